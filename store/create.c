@@ -1,0 +1,214 @@
+/* create.c - a new keystore: DEK, slots and tables in one transaction */
+#include <grp.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <openssl/crypto.h>
+#include <openssl/rand.h>
+
+#include "backend_load.h"
+#include "file.h"
+#include "keystore_internal.h"
+
+#define LOADERS_GROUP "trustpoint"
+
+/* What has to be undone when the keystore does not come to be. */
+typedef struct creation {
+    TPKS *ks;
+    TPKS_SECRET *dek;
+    TPKS_SECRET *recovery_key;
+    HSM *hsm;
+    bool kek_made;
+    unsigned char cka_id[CKA_ID_SIZE];
+    bool file_made;
+    bool done;
+} creation;
+
+static void creation_end(creation *c)
+{
+    if (!c->done && c->kek_made && hsm_destroy_kek(c->hsm, c->cka_id) != TPKS_OK)
+        tpks_log(c->ks, "orphan-kek", "", TPKS_HSM_UNAVAILABLE);
+    if (!c->done && c->file_made)
+        slot_undo_software(&c->ks->head, keystore_setting(c->ks, "state"));
+    hsm_close(c->hsm);
+    tpks_secret_free(c->dek);
+    tpks_secret_free(c->recovery_key);
+    tpks_close(c->ks);
+}
+
+/* Loaders of the group may make lock files there; the sticky bit keeps them from others' files. */
+static tpks_result make_state_dir(const TPKS *ks)
+{
+    const char *path = keystore_setting(ks, "state");
+    const struct group *loaders = getgrnam(LOADERS_GROUP);
+
+    if (access(path, F_OK) == 0)
+        return TPKS_OK;
+    TRY(folder_make(path, 01770));
+    if (loaders != NULL && geteuid() == 0 && chown(path, 0, loaders->gr_gid) != 0)
+        return fail(TPKS_NOT_PERMITTED, "can't give the folder %s to group %s", path,
+                    LOADERS_GROUP);
+    return TPKS_OK;
+}
+
+static tpks_result new_head(TPKS *ks, const char *label, TPKS_SECRET **out)
+{
+    head *h = &ks->head;
+    const char *name = label != NULL ? label : *ks->section != '\0' ? ks->section : "trustpoint";
+    TPKS_SECRET *dek = tpks_secret_new(DEK_SIZE);
+
+    if (dek == NULL)
+        return fail_memory();
+    *out = dek;
+    if (RAND_priv_bytes_ex(ks->libctx, tpks_secret_data(dek), DEK_SIZE, 256) != 1)
+        return fail_crypto(TPKS_INTERNAL, "random numbers");
+    h->format = NATIVE_FORMAT;
+    h->generation = 1;
+    h->label = OPENSSL_strdup(name);
+    dek_row *row = rows_grow(NULL, &h->dek_count, sizeof(*row));
+    if (h->label == NULL || row == NULL)
+        return fail_memory();
+    h->deks = row;
+    row->state = DEK_CURRENT;
+    TRY(random_public(ks->libctx, h->keystore, TPKS_ID_SIZE));
+    TRY(random_public(ks->libctx, h->dek, TPKS_ID_SIZE));
+    memcpy(row->id, h->dek, TPKS_ID_SIZE);
+    return TPKS_OK;
+}
+
+static tpks_result put_slot(head *h, const new_slot *made)
+{
+    slot_row *slots = rows_grow(h->slots, &h->slot_count, sizeof(*slots));
+
+    if (slots == NULL)
+        return fail_memory();
+    h->slots = slots;
+    slots[h->slot_count - 1] = made->slot;
+    wrap_row *wraps = rows_grow(h->wraps, &h->wrap_count, sizeof(*wraps));
+    if (wraps == NULL)
+        return fail_memory();
+    h->wraps = wraps;
+    wraps[h->wrap_count - 1] = made->wrap;
+    return TPKS_OK;
+}
+
+/* Adds a slot that was made (ownership of its parts passes), or cleans up after one that was not.
+ */
+static tpks_result add_slot(head *h, new_slot *made, tpks_result result)
+{
+    if (result == TPKS_OK)
+        return put_slot(h, made);
+    new_slot_clear(made);
+    return result;
+}
+
+static tpks_result make_machine_slot(creation *c, bool software)
+{
+    TPKS *ks = c->ks;
+    new_slot made;
+
+    if (software) {
+        tpks_result result =
+            slot_make_software(ks->libctx, &ks->head, keystore_setting(ks, "state"), c->dek, &made);
+        c->file_made = result == TPKS_OK;
+        return add_slot(&ks->head, &made, result);
+    }
+    TRY(keystore_hsm_open(ks, true, &c->hsm));
+    tpks_result result = slot_make_hsm(ks->libctx, &ks->head, c->hsm, c->dek, &made);
+    c->kek_made = result == TPKS_OK;
+    if (c->kek_made)
+        memcpy(c->cka_id, made.slot.cka_id.data, CKA_ID_SIZE);
+    return add_slot(&ks->head, &made, result);
+}
+
+static tpks_result make_ways_back(creation *c, const tpks_create_params *params)
+{
+    TPKS *ks = c->ks;
+    new_slot made;
+
+    if (params->password != NULL)
+        TRY(add_slot(&ks->head, &made,
+                     slot_make_password(ks->libctx, &ks->head, params->password, params->cost,
+                                        c->dek, &made)));
+    if (params->recovery)
+        TRY(add_slot(&ks->head, &made,
+                     slot_make_recovery(ks->libctx, &ks->head, c->dek, &made, &c->recovery_key)));
+    return TPKS_OK;
+}
+
+static tpks_result seal_new(creation *c)
+{
+    TPKS *ks = c->ks;
+    TPKS_SECRET *copy = tpks_secret_copy(tpks_secret_data_const(c->dek), DEK_SIZE);
+    DEK *dek = NULL;
+
+    if (copy == NULL)
+        return fail_memory();
+    TRY(dek_from_secret(ks->libctx, copy, &dek));
+    tpks_result result = head_make_check(&ks->head, dek, &ks->head.deks[0]);
+    if (result == TPKS_OK)
+        result = head_seal(&ks->head, dek);
+    dek_free(dek);
+    return result;
+}
+
+/* Reads the rows back and unlocks as any later process will, before anything is committed. */
+static tpks_result prove_new(creation *c)
+{
+    TPKS *ks = c->ks;
+
+    TRY(native_read_head(&ks->d, &ks->head));
+    return tpks_unlock(ks);
+}
+
+static tpks_result write_new(creation *c)
+{
+    const database *d = &c->ks->d;
+
+    TRY(d->backend->begin(d->db, true));
+    TRY(native_create(d));
+    TRY(native_insert_head(d, &c->ks->head));
+    TRY(prove_new(c));
+    TRY(d->backend->commit(d->db));
+    c->done = true;
+    anchor_write(c->ks);
+    return TPKS_OK;
+}
+
+static tpks_result check_params(const TPKS *ks, const tpks_create_params *params)
+{
+    if (params->password == NULL && !params->recovery && !params->no_way_back)
+        return fail(TPKS_BAD_INPUT,
+                    "a keystore without a password or recovery key is lost with its "
+                    "HSM: give one, or say --no-recovery");
+    if (!params->software && keystore_setting(ks, "token") == NULL)
+        return fail(TPKS_BAD_CONFIG,
+                    "the configuration names no `token`: add one, or say --software "
+                    "for storage without an HSM");
+    return params->password == NULL ? TPKS_OK : tpks_password_check(params->password);
+}
+
+tpks_result tpks_create(const tpks_options *options, const tpks_create_params *params,
+                        TPKS_SECRET **recovery_key)
+{
+    CRYPTO_SCOPE;
+    __attribute__((cleanup(creation_end))) creation c = {0};
+    const char *location = NULL;
+
+    TRY(keystore_new(options, &c.ks));
+    TRY(check_params(c.ks, params));
+    TRY(backend_find(keystore_setting(c.ks, "store"), &c.ks->d.backend, &location));
+    TRY(c.ks->d.backend->open(location, TPKS_DB_CREATE, &c.ks->d.db));
+    TRY(make_state_dir(c.ks));
+    TRY(new_head(c.ks, params->label, &c.dek));
+    TRY(make_machine_slot(&c, params->software));
+    TRY(make_ways_back(&c, params));
+    TRY(seal_new(&c));
+    TRY(write_new(&c));
+    if (recovery_key != NULL) {
+        *recovery_key = c.recovery_key;
+        c.recovery_key = NULL;
+    }
+    return TPKS_OK;
+}

@@ -1,0 +1,122 @@
+/* find.c - reading records and opening their keys */
+#include <stdio.h>
+#include <string.h>
+
+#include "keystore_internal.h"
+
+#define CANDIDATES_SHOWN 5
+
+/* Keeps the first match and the names of some more. */
+typedef struct finding {
+    TPKS_RECORD *first;
+    size_t count;
+    char names[700];
+} finding;
+
+static void finding_end(finding *f)
+{
+    tpks_record_free(f->first);
+}
+
+static tpks_result keep(void *arg, TPKS_RECORD *record)
+{
+    finding *f = arg;
+    size_t used = strlen(f->names);
+
+    if (++f->count <= CANDIDATES_SHOWN)
+        snprintf(f->names + used, sizeof(f->names) - used, "%s\"%.100s\"", used == 0 ? "" : ", ",
+                 record->name);
+    return f->first == NULL ? record_copy(record, &f->first) : TPKS_OK;
+}
+
+static tpks_result search(TPKS *ks, const tpks_selector *selector, finding *f)
+{
+    if (!ks->in_change)
+        TRY(ks->d.backend->begin(ks->d.db, false));
+    tpks_result result = native_each_record(&ks->d, ks->libctx, &ks->head, selector, keep, f);
+    if (!ks->in_change)
+        ks->d.backend->rollback(ks->d.db);
+    return result;
+}
+
+static tpks_result not_found(TPKS *ks, const tpks_selector *selector)
+{
+    char who[320];
+    tpks_selector without_pin = *selector;
+    __attribute__((cleanup(finding_end))) finding f = {0};
+
+    without_pin.spki_sha256 = NULL;
+    if (selector->spki_sha256 != NULL && selector->name != NULL) {
+        TRY(search(ks, &without_pin, &f));
+        if (f.count != 0)
+            return fail(TPKS_MISMATCH,
+                        "record \"%s\" has another key than the one pinned with spki=: find out "
+                        "whether it was replaced, then pin the new one",
+                        selector->name);
+    }
+    keystore_describe(ks, who, sizeof(who));
+    if (selector->name != NULL)
+        return fail(TPKS_NOT_FOUND, "no record named \"%s\" in %s: see trustpoint-keystore list",
+                    selector->name, who);
+    return fail(TPKS_NOT_FOUND, "no record in %s matches: see trustpoint-keystore list", who);
+}
+
+tpks_result tpks_find(TPKS *ks, const tpks_selector *selector, TPKS_RECORD **out)
+{
+    CRYPTO_SCOPE;
+    __attribute__((cleanup(finding_end))) finding f = {0};
+
+    TRY(search(ks, selector, &f));
+    if (f.count == 0)
+        return not_found(ks, selector);
+    if (f.count > 1)
+        return fail(TPKS_AMBIGUOUS, "%zu records match: %s%s; choose one by name or id", f.count,
+                    f.names, f.count > CANDIDATES_SHOWN ? " and more" : "");
+    TRY(record_check_certs(ks->libctx, f.first));
+    *out = f.first;
+    f.first = NULL;
+    return TPKS_OK;
+}
+
+/* Gives a native record away as the public type. */
+typedef struct walk {
+    tpks_each_fn *each;
+    void *arg;
+} walk;
+
+static tpks_result pass_on(void *arg, TPKS_RECORD *record)
+{
+    const walk *w = arg;
+
+    return w->each(w->arg, record);
+}
+
+tpks_result tpks_each(TPKS *ks, const tpks_selector *selector, tpks_each_fn *each, void *arg)
+{
+    CRYPTO_SCOPE;
+    walk w = {each, arg};
+
+    return native_each_record(&ks->d, ks->libctx, &ks->head, selector, pass_on, &w);
+}
+
+tpks_result tpks_load_key(TPKS *ks, const TPKS_RECORD *record, TPKS_SECRET **pkcs8)
+{
+    CRYPTO_SCOPE;
+
+    ks->suspect = true; /* until it has succeeded */
+    TRY(tpks_unlock(ks));
+    if (memcmp(record->dek, ks->head.dek, TPKS_ID_SIZE) != 0)
+        return fail(TPKS_TAMPERED,
+                    "record \"%s\" is sealed under a DEK that is not the current one: "
+                    "restore it from a backup",
+                    record->name);
+    tpks_result result = record_open(record, ks->dek, pkcs8);
+    if (result == TPKS_HSM_UNAVAILABLE) {
+        /* A DEK that was kept in the token may be gone from it: once more, from the start. */
+        keystore_lock(ks);
+        TRY(tpks_unlock(ks));
+        result = record_open(record, ks->dek, pkcs8);
+    }
+    ks->suspect = result != TPKS_OK;
+    return result;
+}

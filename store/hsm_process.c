@@ -1,0 +1,180 @@
+/*
+ * hsm_process.c - what this process holds of PKCS#11: its start, fork and end
+ */
+#include "hsm_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <openssl/crypto.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+
+static _Atomic(struct hsm_process *) current_process;
+static _Thread_local struct hsm_guard *current_guard;
+static pthread_once_t libctx_once = PTHREAD_ONCE_INIT;
+static OSSL_LIB_CTX *libctx;
+
+static struct hsm_process *process_new(struct hsm_process *parent)
+{
+    struct hsm_process *process = calloc(1, sizeof(*process));
+    if (process == NULL)
+        return NULL;
+    process->pid = getpid();
+    process->parent = parent;
+    process->inherited = parent != NULL && parent->modules != NULL;
+    pthread_mutex_init(&process->mutex, NULL);
+    return process;
+}
+
+struct hsm_process *hsm_process(void)
+{
+    struct hsm_process *process = atomic_load(&current_process);
+    if (process != NULL && process->pid == getpid())
+        return process;
+    struct hsm_process *fresh = process_new(process);
+    if (fresh == NULL || atomic_compare_exchange_strong(&current_process, &process, fresh))
+        return fresh;
+    free(fresh);
+    return process;
+}
+
+static void make_libctx(void)
+{
+    libctx = OSSL_LIB_CTX_new();
+}
+
+OSSL_LIB_CTX *hsm_libctx(void)
+{
+    pthread_once(&libctx_once, make_libctx);
+    return libctx;
+}
+
+tpks_result hsm_file_hash(const char *text, char out[FILE_HASH_SIZE])
+{
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    size_t size = 0;
+    if (hsm_libctx() == NULL ||
+        EVP_Q_digest(hsm_libctx(), "SHA256", NULL, text, strlen(text), digest, &size) != 1)
+        return fail_crypto(TPKS_INTERNAL, "hashing a file name");
+    static const char hex[] = "0123456789abcdef";
+    for (size_t i = 0; i < (FILE_HASH_SIZE - 1) / 2; i++) {
+        out[2 * i] = hex[digest[i] >> 4];
+        out[2 * i + 1] = hex[digest[i] & 15];
+    }
+    out[FILE_HASH_SIZE - 1] = '\0';
+    return TPKS_OK;
+}
+
+static void pipe_block(struct hsm_guard *guard)
+{
+    sigset_t pipe, pending;
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    sigpending(&pending);
+    guard->pipe_was_pending = sigismember(&pending, SIGPIPE) == 1;
+    pthread_sigmask(SIG_BLOCK, &pipe, &guard->old_mask);
+}
+
+static void pipe_restore(struct hsm_guard *guard)
+{
+    sigset_t pipe;
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    const struct timespec now = {0, 0};
+    if (!guard->pipe_was_pending) {
+        while (sigtimedwait(&pipe, NULL, &now) == -1 && errno == EINTR)
+            ;
+    }
+    pthread_sigmask(SIG_SETMASK, &guard->old_mask, NULL);
+}
+
+/* Says whether a handle of `owner` may be used now. */
+static tpks_result check_alive(const struct hsm_process *process, const struct hsm_process *owner)
+{
+    if (owner != NULL && owner != process)
+        return fail(TPKS_INTERNAL, "HSM handle: it belongs to the parent process and does not "
+                                   "survive a fork: open the keystore again in the child");
+    if (atomic_load(&process->dead))
+        return fail(TPKS_HSM_UNAVAILABLE, "HSM: this process is ending and has let go of its "
+                                          "tokens: load keys before exit");
+    return TPKS_OK;
+}
+
+tpks_result hsm_enter(struct hsm_guard *guard, const struct hsm_process *owner)
+{
+    guard->process = NULL;
+    guard->saved_errno = errno;
+    if (current_guard != NULL)
+        return fail(TPKS_INTERNAL, "HSM: the PKCS#11 module called back into the keystore: list "
+                                   "provider `default` before `trustpoint` in openssl.cnf");
+    struct hsm_process *process = hsm_process();
+    if (process == NULL)
+        return fail_memory();
+    atomic_fetch_add(&process->busy, 1);
+    tpks_result result = check_alive(process, owner);
+    if (result != TPKS_OK) {
+        atomic_fetch_sub(&process->busy, 1);
+        errno = guard->saved_errno;
+        return result;
+    }
+    guard->process = process;
+    pipe_block(guard);
+    ERR_set_mark(); /* modules that use libcrypto leave their errors behind */
+    current_guard = guard;
+    return TPKS_OK;
+}
+
+void hsm_leave(struct hsm_guard *guard)
+{
+    if (guard->process == NULL)
+        return;
+    current_guard = NULL;
+    ERR_pop_to_mark();
+    pipe_restore(guard);
+    atomic_fetch_sub(&guard->process->busy, 1);
+    errno = guard->saved_errno;
+}
+
+struct hsm_guard *hsm_guard_pause(void)
+{
+    struct hsm_guard *guard = current_guard;
+    current_guard = NULL;
+    if (guard != NULL)
+        pipe_restore(guard);
+    return guard;
+}
+
+void hsm_guard_resume(struct hsm_guard *guard)
+{
+    if (guard != NULL)
+        pipe_block(guard);
+    current_guard = guard;
+}
+
+/*
+ * At exit the destructors of a module run before OpenSSL's cleanup, and any call after them
+ * crashes. This handler, registered after the module was initialised, runs before both.
+ * While another thread is inside a module nothing is finalised: that is safe too.
+ */
+static void finalise_at_exit(void)
+{
+    struct hsm_process *process = atomic_load(&current_process);
+    if (process == NULL || process->pid != getpid() || atomic_exchange(&process->dead, true))
+        return;
+    if (atomic_load(&process->busy) != 0 || process->inherited)
+        return;
+    struct hsm_guard guard;
+    pipe_block(&guard);
+    for (struct hsm_module *module = process->modules; module != NULL; module = module->next) {
+        if (module->initialised)
+            p11_kit_module_finalize(module->functions);
+    }
+    pipe_restore(&guard);
+}
+
+void hsm_process_watch_exit(void)
+{
+    atexit(finalise_at_exit);
+}

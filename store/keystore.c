@@ -1,0 +1,241 @@
+/* keystore.c - opening and closing a keystore, and saying what it is */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <openssl/crypto.h>
+
+#include "backend_load.h"
+#include "cache.h"
+#include "config.h"
+#include "keystore_internal.h"
+
+const char *tpks_version(void)
+{
+    return TPKS_VERSION;
+}
+
+const char *keystore_setting(const TPKS *ks, const char *directive)
+{
+    return tpks_config_get(ks->config, ks->section, directive);
+}
+
+void keystore_describe(const TPKS *ks, char *out, size_t size)
+{
+    snprintf(out, size, "keystore %s (%02x%02x%02x%02x)",
+             ks->head.label == NULL ? "" : ks->head.label, ks->head.keystore[0],
+             ks->head.keystore[1], ks->head.keystore[2], ks->head.keystore[3]);
+}
+
+static bool section_exists(const TPKS_CONFIG *config, const char *name)
+{
+    for (size_t i = 0; i < tpks_config_count(config); i++)
+        if (strcmp(tpks_config_name(config, i), name) == 0)
+            return true;
+    return false;
+}
+
+tpks_result keystore_new(const tpks_options *options, TPKS **out)
+{
+    const char *name = options->keystore == NULL ? "" : options->keystore;
+
+    if (!section_exists(options->config, name))
+        return fail(TPKS_BAD_CONFIG, "the configuration has no section [keystore%s%s]",
+                    *name == '\0' ? "" : "_", name);
+    TPKS *ks = OPENSSL_zalloc(sizeof(*ks));
+    if (ks == NULL)
+        return fail_memory();
+    ks->section = OPENSSL_strdup(name);
+    if (ks->section == NULL) {
+        OPENSSL_free(ks);
+        return fail_memory();
+    }
+    ks->config = config_up_ref(options->config);
+    ks->libctx = options->libctx;
+    ks->access = options->access;
+    ks->accept_new_anchor = options->accept_new_anchor;
+    ks->ask = options->ask;
+    ks->ask_arg = options->ask_arg;
+    *out = ks;
+    return TPKS_OK;
+}
+
+void keystore_lock(TPKS *ks)
+{
+    dek_free(ks->dek);
+    hsm_close(ks->hsm);
+    ks->dek = NULL;
+    ks->hsm = NULL;
+    ks->slot = NULL;
+}
+
+void keystore_free(TPKS *ks)
+{
+    if (ks->in_change)
+        ks->d.backend->rollback(ks->d.db);
+    keystore_lock(ks);
+    if (ks->d.db != NULL)
+        ks->d.backend->close(ks->d.db);
+    head_clear(&ks->head);
+    tpks_config_free(ks->config);
+    OPENSSL_free(ks->section);
+    OPENSSL_free(ks);
+}
+
+void tpks_close(TPKS *ks)
+{
+    if (ks != NULL && !cache_give(ks))
+        keystore_free(ks);
+}
+
+static void free_at(TPKS **ks)
+{
+    if (*ks != NULL)
+        keystore_free(*ks);
+}
+
+/* Header and slots in one consistent view. */
+static tpks_result read_head(TPKS *ks)
+{
+    TRY(ks->d.backend->begin(ks->d.db, false));
+    tpks_result result = native_read_head(&ks->d, &ks->head);
+    ks->d.backend->rollback(ks->d.db);
+    return result;
+}
+
+/* A writer stops at a database that this host knows better; a reader goes on, and it is logged. */
+static tpks_result check_anchor(TPKS *ks)
+{
+    bool known = false;
+    tpks_result result = anchor_check(ks, &known);
+
+    if (result == TPKS_OK || (ks->access == TPKS_WRITE && !ks->accept_new_anchor))
+        return result;
+    tpks_log(ks, "anchor-contradicts", "", result);
+    return TPKS_OK;
+}
+
+tpks_result tpks_open(const tpks_options *options, TPKS **out)
+{
+    CRYPTO_SCOPE;
+    __attribute__((cleanup(free_at))) TPKS *ks = cache_take(options);
+    const char *location = NULL;
+
+    if (ks != NULL) {
+        *out = ks;
+        ks = NULL;
+        return TPKS_OK;
+    }
+    TRY(keystore_new(options, &ks));
+    const char *store = keystore_setting(ks, "store");
+    if (store == NULL)
+        return fail(TPKS_BAD_CONFIG, "the configuration names no `store`");
+    TRY(backend_find(store, &ks->d.backend, &location));
+    TRY(ks->d.backend->open(location, ks->access == TPKS_WRITE ? TPKS_DB_WRITE : TPKS_DB_READ,
+                            &ks->d.db));
+    TRY(native_recognise(&ks->d));
+    TRY(read_head(ks));
+    TRY(check_anchor(ks));
+    *out = ks;
+    ks = NULL;
+    return TPKS_OK;
+}
+
+tpks_result keystore_refresh(TPKS *ks)
+{
+    bool same = false;
+
+    TRY(native_is_unchanged(&ks->d, &ks->head, &same));
+    return same ? TPKS_OK : keystore_reload(ks);
+}
+
+tpks_result keystore_reload(TPKS *ks)
+{
+    unsigned char dek[TPKS_ID_SIZE];
+
+    memcpy(dek, ks->head.dek, sizeof(dek));
+    TRY(read_head(ks));
+    ks->slot = ks->slot == NULL ? NULL : head_slot(&ks->head, ks->slot_id);
+    if (ks->dek != NULL && memcmp(dek, ks->head.dek, sizeof(dek)) != 0) {
+        keystore_lock(ks);
+        return tpks_unlock(ks);
+    }
+    return ks->dek == NULL ? TPKS_OK : head_check_seal(&ks->head, ks->dek);
+}
+
+tpks_result tpks_allowed(const TPKS *ks, const char *name)
+{
+    if (config_allows(ks->config, ks->section, name))
+        return TPKS_OK;
+    return fail(TPKS_NOT_PERMITTED,
+                "the directive `allow` does not let programs load \"%s\": add it in the section "
+                "[keystore%s%s] if they should",
+                name, *ks->section == '\0' ? "" : "_", ks->section);
+}
+
+/* ---- what can be said about it ---- */
+
+static const char *wrap_name(const TPKS *ks, const slot_row *slot)
+{
+    const wrap_row *wrap = head_wrap(&ks->head, slot);
+
+    return wrap == NULL ? "" : wrap_algorithm_name((wrap_algorithm)wrap->algorithm);
+}
+
+tpks_result tpks_each_slot(TPKS *ks, tpks_slot_fn *each, void *arg)
+{
+    for (size_t i = 0; i < ks->head.slot_count; i++) {
+        const slot_row *slot = &ks->head.slots[i];
+        tpks_slot_info info = {
+            .kind = slot_kind_name(slot->kind),
+            .state = slot_state_name(slot->state),
+            .label = slot->label,
+            .host = slot->host,
+            .token_label = slot->token_label,
+            .token_serial = slot->token_serial,
+            .wrap = wrap_name(ks, slot),
+            .cka_id = slot->cka_id.data,
+            .cost = slot->cost,
+            .created = slot->created,
+        };
+        memcpy(info.id, slot->id, TPKS_ID_SIZE);
+        TRY(each(arg, &info));
+    }
+    return TPKS_OK;
+}
+
+static void count_slots(const TPKS *ks, tpks_status_info *out)
+{
+    for (size_t i = 0; i < ks->head.slot_count; i++) {
+        const slot_row *slot = &ks->head.slots[i];
+        out->slots_active += slot->state == SLOT_ACTIVE;
+        out->ways_back += slot_is_way_back(slot);
+        out->software |= slot->state == SLOT_ACTIVE && slot->kind == SLOT_SOFTWARE;
+    }
+}
+
+tpks_result tpks_status(TPKS *ks, tpks_status_info *out)
+{
+    CRYPTO_SCOPE;
+
+    memset(out, 0, sizeof(*out));
+    memcpy(out->keystore_id, ks->head.keystore, TPKS_ID_SIZE);
+    snprintf(out->label, sizeof(out->label), "%s", ks->head.label);
+    out->format = (unsigned)ks->head.format;
+    out->generation = ks->head.generation;
+    count_slots(ks, out);
+    out->dek_location = ks->dek == NULL ? "locked" : dek_is_in_hsm(ks->dek) ? "hsm" : "process";
+    out->wrap = ks->slot == NULL ? "" : wrap_name(ks, ks->slot);
+    if (ks->slot != NULL) {
+        snprintf(out->token_label, sizeof(out->token_label), "%s", ks->slot->token_label);
+        snprintf(out->token_serial, sizeof(out->token_serial), "%s", ks->slot->token_serial);
+    }
+    if (anchor_check(ks, &out->anchor_known) != TPKS_OK)
+        out->anchor_known = true;
+    return native_count_records(&ks->d, &ks->head, &out->records);
+}
+
+tpks_result tpks_backup(TPKS *ks, const char *path)
+{
+    return ks->d.backend->backup(ks->d.db, path);
+}

@@ -1,0 +1,428 @@
+/* record.c - sealing, opening and checking one private key with its certificates */
+#include "record.h"
+
+#include <string.h>
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/x509.h>
+
+#include "error.h"
+
+void tpks_record_free(TPKS_RECORD *record)
+{
+    if (record == NULL)
+        return;
+    for (size_t i = 0; i < record->cert_count; i++)
+        OPENSSL_free(record->certs[i].data);
+    OPENSSL_free(record->certs);
+    OPENSSL_free(record->name);
+    OPENSSL_free(record->key_type);
+    OPENSSL_free(record->spki.data);
+    OPENSSL_free(record->token_serial);
+    OPENSSL_free(record->cka_id.data);
+    OPENSSL_free(record->extension.data);
+    OPENSSL_free(record->sealed.data);
+    OPENSSL_free(record);
+}
+
+static tpks_result add_cert(TPKS_RECORD *record, const unsigned char *der, size_t size)
+{
+    if (record->cert_count == CERTS_MAX)
+        return fail(TPKS_BAD_INPUT,
+                    "more than %d certificates: leave out those that are not in the chain",
+                    CERTS_MAX);
+    bytes *certs = rows_grow(record->certs, &record->cert_count, sizeof(*certs));
+    if (certs == NULL)
+        return fail_memory();
+    record->certs = certs;
+    return bytes_set(&certs[record->cert_count - 1], der, size);
+}
+
+static void drop_certs(TPKS_RECORD *record)
+{
+    for (size_t i = 0; i < record->cert_count; i++)
+        OPENSSL_free(record->certs[i].data);
+    OPENSSL_free(record->certs);
+    record->certs = NULL;
+    record->cert_count = 0;
+}
+
+tpks_result record_copy(const TPKS_RECORD *from, TPKS_RECORD **out)
+{
+    RECORD *to = OPENSSL_memdup(from, sizeof(*from));
+
+    if (to == NULL)
+        return fail_memory();
+    to->certs = NULL;
+    to->cert_count = 0;
+    memset(&to->spki, 0, sizeof(to->spki));
+    memset(&to->cka_id, 0, sizeof(to->cka_id));
+    memset(&to->extension, 0, sizeof(to->extension));
+    memset(&to->sealed, 0, sizeof(to->sealed));
+    to->name = OPENSSL_strdup(from->name);
+    to->key_type = OPENSSL_strdup(from->key_type);
+    to->token_serial = OPENSSL_strdup(from->token_serial);
+    if (to->name == NULL || to->key_type == NULL || to->token_serial == NULL)
+        return fail_memory();
+    TRY(bytes_set(&to->spki, from->spki.data, from->spki.size));
+    TRY(bytes_set(&to->cka_id, from->cka_id.data, from->cka_id.size));
+    TRY(bytes_set(&to->extension, from->extension.data, from->extension.size));
+    TRY(bytes_set(&to->sealed, from->sealed.data, from->sealed.size));
+    for (size_t i = 0; i < from->cert_count; i++)
+        TRY(add_cert(to, from->certs[i].data, from->certs[i].size));
+    *out = to;
+    to = NULL;
+    return TPKS_OK;
+}
+
+/* ---- accessors ---- */
+
+const char *tpks_record_name(const TPKS_RECORD *record)
+{
+    return record->name;
+}
+
+const unsigned char *tpks_record_id(const TPKS_RECORD *record)
+{
+    return record->id;
+}
+
+const char *tpks_record_key_type(const TPKS_RECORD *record)
+{
+    return record->key_type;
+}
+
+const unsigned char *tpks_record_spki(const TPKS_RECORD *record, size_t *size)
+{
+    *size = record->spki.size;
+    return record->spki.data;
+}
+
+const unsigned char *tpks_record_spki_sha256(const TPKS_RECORD *record)
+{
+    return record->spki_sha256;
+}
+
+unsigned tpks_record_policy(const TPKS_RECORD *record)
+{
+    return (unsigned)record->policy;
+}
+
+uint64_t tpks_record_version(const TPKS_RECORD *record)
+{
+    return record->version;
+}
+
+int64_t tpks_record_created(const TPKS_RECORD *record)
+{
+    return record->created;
+}
+
+int64_t tpks_record_changed(const TPKS_RECORD *record)
+{
+    return record->changed;
+}
+
+size_t tpks_record_cert_count(const TPKS_RECORD *record)
+{
+    return record->cert_count;
+}
+
+const unsigned char *tpks_record_cert(const TPKS_RECORD *record, size_t i, size_t *size)
+{
+    if (i >= record->cert_count)
+        return NULL;
+    *size = record->certs[i].size;
+    return record->certs[i].data;
+}
+
+/* ---- seal ---- */
+
+static void encode_record(canonical *c, const TPKS_RECORD *record)
+{
+    canonical_bytes(c, record->keystore, sizeof(record->keystore));
+    canonical_bytes(c, record->id, sizeof(record->id));
+    canonical_text(c, record->name);
+    canonical_integer(c, record->version);
+    canonical_bytes(c, record->dek, sizeof(record->dek));
+    canonical_text(c, record->key_type);
+    canonical_bytes(c, record->spki.data, record->spki.size);
+    canonical_bytes(c, record->spki_sha256, sizeof(record->spki_sha256));
+    canonical_integer(c, record->policy);
+    canonical_integer(c, (uint64_t)record->created);
+    canonical_integer(c, (uint64_t)record->changed);
+    canonical_integer(c, record->seal_algorithm);
+    canonical_bytes(c, record->certs_digest, sizeof(record->certs_digest));
+    canonical_text(c, record->token_serial);
+    canonical_bytes(c, record->cka_id.data, record->cka_id.size);
+    canonical_bytes(c, record->extension.data, record->extension.size);
+}
+
+tpks_result record_open(const TPKS_RECORD *record, DEK *dek, TPKS_SECRET **pkcs8)
+{
+    CANONICAL about = {0};
+
+    if (record->seal_algorithm != SEAL_GCM)
+        return fail(TPKS_NEWER_FORMAT,
+                    "record \"%s\" is sealed with algorithm %llu, which this version does not know",
+                    record->name, (unsigned long long)record->seal_algorithm);
+    if (record->sealed.size <= TAG_SIZE || record->sealed.size > PKCS8_MAX + TAG_SIZE)
+        return fail(TPKS_TAMPERED, "record \"%s\": the sealed key has an impossible length",
+                    record->name);
+    encode_record(&about, record);
+    TPKS_SECRET *opened = tpks_secret_new(record->sealed.size);
+    if (opened == NULL)
+        return fail_memory();
+    tpks_result result = dek_open(dek, DOMAIN_RECORD, &about, record->nonce, record->sealed.data,
+                                  record->sealed.size, tpks_secret_data(opened));
+    if (result != TPKS_OK) {
+        tpks_secret_free(opened);
+        if (result == TPKS_TAMPERED)
+            return fail(TPKS_TAMPERED,
+                        "record \"%s\" was changed by someone without the DEK, or belongs to "
+                        "another keystore: restore it from a backup",
+                        record->name);
+        return result;
+    }
+    tpks_secret_shrink(opened, record->sealed.size - TAG_SIZE);
+    *pkcs8 = opened;
+    return TPKS_OK;
+}
+
+static void free_secret(TPKS_SECRET **secret)
+{
+    tpks_secret_free(*secret);
+}
+
+tpks_result record_seal(OSSL_LIB_CTX *libctx, TPKS_RECORD *record, DEK *dek,
+                        const TPKS_SECRET *pkcs8)
+{
+    CANONICAL about = {0};
+    __attribute__((cleanup(free_secret))) TPKS_SECRET *again = NULL;
+    size_t size = tpks_secret_size(pkcs8);
+
+    record->seal_algorithm = SEAL_GCM;
+    encode_record(&about, record);
+    OPENSSL_free(record->sealed.data);
+    record->sealed.size = size + TAG_SIZE;
+    record->sealed.data = OPENSSL_malloc(record->sealed.size);
+    if (record->sealed.data == NULL)
+        return fail_memory();
+    TRY(random_public(libctx, record->nonce, sizeof(record->nonce)));
+    TRY(dek_seal(dek, DOMAIN_RECORD, &about, record->nonce, tpks_secret_data_const(pkcs8), size,
+                 record->sealed.data));
+    TRY(record_open(record, dek, &again));
+    if (tpks_secret_size(again) != size ||
+        CRYPTO_memcmp(tpks_secret_data_const(again), tpks_secret_data_const(pkcs8), size) != 0)
+        return fail(TPKS_HSM_UNAVAILABLE,
+                    "record \"%s\": the sealed key does not open to what was "
+                    "sealed; nothing was changed",
+                    record->name);
+    return TPKS_OK;
+}
+
+/* ---- certificates ---- */
+
+static void free_pkey(EVP_PKEY **key)
+{
+    EVP_PKEY_free(*key);
+}
+
+#define PKEY __attribute__((cleanup(free_pkey))) EVP_PKEY
+
+static tpks_result certs_digest(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record,
+                                unsigned char digest[SHA256_SIZE])
+{
+    CANONICAL all = {0};
+
+    canonical_integer(&all, record->cert_count);
+    for (size_t i = 0; i < record->cert_count; i++)
+        canonical_bytes(&all, record->certs[i].data, record->certs[i].size);
+    return canonical_digest(&all, libctx, DOMAIN_CERTIFICATES, digest);
+}
+
+tpks_result record_check_certs(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record)
+{
+    unsigned char digest[SHA256_SIZE];
+
+    TRY(certs_digest(libctx, record, digest));
+    if (CRYPTO_memcmp(digest, record->certs_digest, sizeof(digest)) != 0)
+        return fail(TPKS_TAMPERED,
+                    "the certificates of record \"%s\" are not those it was stored with: "
+                    "restore it from a backup",
+                    record->name);
+    return TPKS_OK;
+}
+
+static void free_x509(X509 **cert)
+{
+    X509_free(*cert);
+}
+
+/* Byte for byte, or the same key in another encoding (a compressed point, say). */
+static bool same_spki(OSSL_LIB_CTX *libctx, const bytes *stored, const X509 *cert)
+{
+    unsigned char *der = NULL;
+    const unsigned char *at = stored->data;
+    int size = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(cert), &der);
+    bool same = size > 0 && (size_t)size == stored->size && memcmp(der, at, stored->size) == 0;
+
+    OPENSSL_free(der);
+    if (same)
+        return true;
+    PKEY *key = d2i_PUBKEY_ex(NULL, &at, (long)stored->size, libctx, NULL);
+    return key != NULL && EVP_PKEY_eq(key, X509_get0_pubkey(cert)) == 1;
+}
+
+static tpks_result check_leaf(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record, const X509 *cert)
+{
+    if (!same_spki(libctx, &record->spki, cert))
+        return fail(TPKS_MISMATCH,
+                    "the certificate does not belong to the key of \"%s\": give the certificate "
+                    "that was issued for this key first",
+                    record->name);
+    return TPKS_OK;
+}
+
+tpks_result record_set_certs(OSSL_LIB_CTX *libctx, TPKS_RECORD *record,
+                             const STACK_OF(X509) * certs)
+{
+    int count = certs == NULL ? 0 : sk_X509_num(certs);
+
+    drop_certs(record);
+    for (int i = 0; i < count; i++) {
+        unsigned char *der = NULL;
+        int size = i2d_X509(sk_X509_value(certs, i), &der);
+        if (size < 0)
+            return fail_crypto(TPKS_BAD_INPUT, "certificate");
+        tpks_result result = add_cert(record, der, (size_t)size);
+        OPENSSL_free(der);
+        TRY(result);
+    }
+    if (count > 0)
+        TRY(check_leaf(libctx, record, sk_X509_value(certs, 0)));
+    return certs_digest(libctx, record, record->certs_digest);
+}
+
+static X509 *parse_cert(OSSL_LIB_CTX *libctx, const bytes *der)
+{
+    const unsigned char *at = der->data;
+    X509 *cert = X509_new_ex(libctx, NULL);
+
+    if (cert != NULL && d2i_X509(&cert, &at, (long)der->size) != NULL &&
+        at == der->data + der->size)
+        return cert;
+    X509_free(cert);
+    return NULL;
+}
+
+tpks_result record_check_leaf(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record)
+{
+    for (size_t i = 0; i < record->cert_count; i++) {
+        __attribute__((cleanup(free_x509))) X509 *cert = parse_cert(libctx, &record->certs[i]);
+        if (cert == NULL)
+            return fail_crypto(TPKS_TAMPERED, "a stored certificate");
+        if (i == 0)
+            TRY(check_leaf(libctx, record, cert));
+    }
+    return TPKS_OK;
+}
+
+/* ---- the key itself ---- */
+
+static EVP_PKEY *parse_key(OSSL_LIB_CTX *libctx, const TPKS_SECRET *pkcs8)
+{
+    const unsigned char *at = tpks_secret_data_const(pkcs8);
+    const unsigned char *end = at + tpks_secret_size(pkcs8);
+    PKCS8_PRIV_KEY_INFO *info = d2i_PKCS8_PRIV_KEY_INFO(NULL, &at, end - at);
+    EVP_PKEY *key = info != NULL && at == end ? EVP_PKCS82PKEY_ex(info, libctx, NULL) : NULL;
+
+    PKCS8_PRIV_KEY_INFO_free(info);
+    return key;
+}
+
+static const char *type_of(const EVP_PKEY *key)
+{
+    static const char *const types[] = {"RSA", "RSA-PSS", "EC", "ED25519", "ED448"};
+
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
+        if (EVP_PKEY_is_a(key, types[i]))
+            return types[i];
+    return NULL;
+}
+
+/* The two halves belong together. A type whose provider offers no such check passes. */
+static bool halves_agree(OSSL_LIB_CTX *libctx, EVP_PKEY *key)
+{
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_pkey(libctx, key, NULL);
+    int agree = ctx == NULL ? 0 : EVP_PKEY_pairwise_check(ctx);
+
+    EVP_PKEY_CTX_free(ctx);
+    return agree == 1 || agree == -2;
+}
+
+static tpks_result spki_of(EVP_PKEY *key, bytes *spki)
+{
+    unsigned char *der = NULL;
+    int size = i2d_PUBKEY(key, &der);
+
+    if (size <= 0)
+        return fail_crypto(TPKS_BAD_INPUT, "the key's public half");
+    OPENSSL_free(spki->data);
+    spki->data = der;
+    spki->size = (size_t)size;
+    return TPKS_OK;
+}
+
+tpks_result record_set_key(OSSL_LIB_CTX *libctx, TPKS_RECORD *record, const TPKS_SECRET *pkcs8)
+{
+    PKEY *key = parse_key(libctx, pkcs8);
+
+    if (key == NULL || tpks_secret_size(pkcs8) > PKCS8_MAX)
+        return fail_crypto(TPKS_BAD_INPUT,
+                           "the private key is not a PKCS#8 key that OpenSSL reads");
+    if (type_of(key) == NULL)
+        return fail(TPKS_UNSUPPORTED,
+                    "keys of type %s can't be stored: use RSA, RSA-PSS, EC, "
+                    "Ed25519 or Ed448",
+                    EVP_PKEY_get0_type_name(key));
+    if (!halves_agree(libctx, key))
+        return fail_crypto(TPKS_BAD_INPUT, "the private and the public half of the key disagree");
+    OPENSSL_free(record->key_type);
+    record->key_type = OPENSSL_strdup(type_of(key));
+    if (record->key_type == NULL)
+        return fail_memory();
+    TRY(spki_of(key, &record->spki));
+    return sha256(libctx, record->spki.data, record->spki.size, record->spki_sha256);
+}
+
+tpks_result record_check_key(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record,
+                             const TPKS_SECRET *pkcs8)
+{
+    PKEY *key = parse_key(libctx, pkcs8);
+    bytes spki = {0};
+
+    if (key == NULL)
+        return fail_crypto(TPKS_TAMPERED, "the opened key");
+    TRY(spki_of(key, &spki));
+    bool same =
+        spki.size == record->spki.size && memcmp(spki.data, record->spki.data, spki.size) == 0;
+    OPENSSL_free(spki.data);
+    if (!same || !halves_agree(libctx, key))
+        return fail(TPKS_TAMPERED,
+                    "record \"%s\": the private key is not the one of its public key: "
+                    "restore it from a backup",
+                    record->name);
+    return TPKS_OK;
+}
+
+tpks_result sha256(OSSL_LIB_CTX *libctx, const void *data, size_t size,
+                   unsigned char digest[SHA256_SIZE])
+{
+    size_t length = 0;
+
+    if (!EVP_Q_digest(libctx, "SHA256", NULL, data, size, digest, &length))
+        return fail_crypto(TPKS_INTERNAL, "SHA-256");
+    return TPKS_OK;
+}

@@ -1,0 +1,74 @@
+/*
+ * record.h - one private key, sealed, with its public half and certificates
+ *
+ * The key's PKCS#8 DER is sealed under the DEK; every other column, the keystore's id and the
+ * digest of the certificates are its additional data.
+ */
+#ifndef TRUSTPOINT_RECORD_H
+#define TRUSTPOINT_RECORD_H
+
+#include "head.h"
+
+/* Seal algorithm numbers of format 1. 2 is reserved for RFC 5649 blobs that an HSM unwraps into a
+ * key of its own. */
+#define SEAL_GCM 1
+
+#define PKCS8_MAX 65536 /* an RSA-16384 key has 9.3 KiB */
+#define CERTS_MAX 64
+
+struct tpks_record {
+    unsigned char keystore[TPKS_ID_SIZE];
+    unsigned char id[TPKS_ID_SIZE];
+    char *name;
+    uint64_t version;
+    unsigned char dek[TPKS_ID_SIZE];
+    char *key_type;
+    bytes spki;
+    unsigned char spki_sha256[SHA256_SIZE];
+    uint64_t policy;
+    int64_t created;
+    int64_t changed;
+    uint64_t seal_algorithm;
+    unsigned char certs_digest[SHA256_SIZE];
+    char *token_serial; /* with cka_id: of a key that lives in a token; else "" */
+    bytes cka_id;
+    bytes extension;
+    unsigned char nonce[NONCE_SIZE];
+    bytes sealed;
+    bytes *certs; /* DER, the leaf first */
+    size_t cert_count;
+};
+
+/* A copy whose public columns may then be changed. */
+TPKS_CHECK tpks_result record_copy(const TPKS_RECORD *from, TPKS_RECORD **out);
+static inline void record_free_at(TPKS_RECORD **record)
+{
+    tpks_record_free(*record);
+}
+#define RECORD __attribute__((cleanup(record_free_at))) TPKS_RECORD
+
+/* Seals `pkcs8` for the record as its columns now are, and opens it again as proof. */
+TPKS_CHECK tpks_result record_seal(OSSL_LIB_CTX *libctx, TPKS_RECORD *record, DEK *dek,
+                                   const TPKS_SECRET *pkcs8);
+/* TPKS_TAMPERED if any column, the keystore or the DEK is not what it was sealed with. */
+TPKS_CHECK tpks_result record_open(const TPKS_RECORD *record, DEK *dek, TPKS_SECRET **pkcs8);
+
+/* Are the certificates the ones whose digest the record authenticates? */
+TPKS_CHECK tpks_result record_check_certs(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record);
+/* Takes `certs` (NULL: none) in, checking that number 0 carries the record's public key. */
+TPKS_CHECK tpks_result record_set_certs(OSSL_LIB_CTX *libctx, TPKS_RECORD *record,
+                                        const STACK_OF(X509) * certs);
+/* Takes key type and public half from a PKCS#8 DER key, which must be whole, supported and
+ * consistent. */
+TPKS_CHECK tpks_result record_set_key(OSSL_LIB_CTX *libctx, TPKS_RECORD *record,
+                                      const TPKS_SECRET *pkcs8);
+/* Does the opened key have the record's public half (recomputed by libcrypto)? */
+TPKS_CHECK tpks_result record_check_key(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record,
+                                        const TPKS_SECRET *pkcs8);
+/* Does certificate `i` parse, and does the leaf carry the record's public key? */
+TPKS_CHECK tpks_result record_check_leaf(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record);
+
+TPKS_CHECK tpks_result sha256(OSSL_LIB_CTX *libctx, const void *data, size_t size,
+                              unsigned char digest[SHA256_SIZE]);
+
+#endif

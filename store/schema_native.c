@@ -1,0 +1,803 @@
+/* schema_native.c - the tables of native format 1 */
+#include "schema.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include <openssl/crypto.h>
+
+#include "error.h"
+
+/*
+ * BYTEA and BIGINT are PostgreSQL's names; SQLite, whose columns take any type, stores byte
+ * strings and 64-bit integers under them. Digests of certificates serve searches only.
+ */
+static const char *const create_statements[] = {
+    "CREATE TABLE tpks_header (keystore BYTEA PRIMARY KEY, label TEXT NOT NULL,"
+    " format BIGINT NOT NULL, required BIGINT NOT NULL, optional BIGINT NOT NULL,"
+    " generation BIGINT NOT NULL, dek BYTEA NOT NULL, extension BYTEA NOT NULL,"
+    " seal_nonce BYTEA NOT NULL, seal BYTEA NOT NULL)",
+    "CREATE TABLE tpks_dek (keystore BYTEA NOT NULL, id BYTEA NOT NULL, state BIGINT NOT NULL,"
+    " check_nonce BYTEA NOT NULL, check_value BYTEA NOT NULL, previous BYTEA NOT NULL,"
+    " extension BYTEA NOT NULL, PRIMARY KEY (keystore, id))",
+    "CREATE TABLE tpks_slot (keystore BYTEA NOT NULL, id BYTEA NOT NULL, kind BIGINT NOT NULL,"
+    " state BIGINT NOT NULL, label TEXT NOT NULL, host TEXT NOT NULL, token_label TEXT NOT NULL,"
+    " token_serial TEXT NOT NULL, cka_id BYTEA NOT NULL, kdf_version BIGINT NOT NULL,"
+    " kdf_t BIGINT NOT NULL, kdf_m_kib BIGINT NOT NULL, kdf_p BIGINT NOT NULL,"
+    " salt BYTEA NOT NULL, created BIGINT NOT NULL, extension BYTEA NOT NULL,"
+    " PRIMARY KEY (keystore, id))",
+    "CREATE TABLE tpks_wrap (keystore BYTEA NOT NULL, slot BYTEA NOT NULL, dek BYTEA NOT NULL,"
+    " algorithm BIGINT NOT NULL, iv BYTEA NOT NULL, wrapped BYTEA NOT NULL,"
+    " commitment BYTEA NOT NULL, extension BYTEA NOT NULL, PRIMARY KEY (keystore, slot, dek))",
+    "CREATE TABLE tpks_record (keystore BYTEA NOT NULL, id BYTEA NOT NULL, name TEXT NOT NULL,"
+    " version BIGINT NOT NULL, dek BYTEA NOT NULL, key_type TEXT NOT NULL, spki BYTEA NOT NULL,"
+    " spki_sha256 BYTEA NOT NULL, policy BIGINT NOT NULL, created BIGINT NOT NULL,"
+    " changed BIGINT NOT NULL, seal_algorithm BIGINT NOT NULL, certs_digest BYTEA NOT NULL,"
+    " token_serial TEXT NOT NULL, cka_id BYTEA NOT NULL, extension BYTEA NOT NULL,"
+    " nonce BYTEA NOT NULL, sealed BYTEA NOT NULL, PRIMARY KEY (keystore, id),"
+    " UNIQUE (keystore, name))",
+    "CREATE INDEX tpks_record_spki ON tpks_record (keystore, spki_sha256)",
+    "CREATE TABLE tpks_certificate (keystore BYTEA NOT NULL, record BYTEA NOT NULL,"
+    " position BIGINT NOT NULL, der BYTEA NOT NULL, sha256 BYTEA NOT NULL, sha1 BYTEA NOT NULL,"
+    " subject BYTEA NOT NULL, issuer BYTEA NOT NULL, serial BYTEA NOT NULL,"
+    " PRIMARY KEY (keystore, record, position))",
+    "CREATE INDEX tpks_certificate_sha256 ON tpks_certificate (keystore, sha256)",
+    "CREATE INDEX tpks_certificate_sha1 ON tpks_certificate (keystore, sha1)",
+    "CREATE INDEX tpks_certificate_subject ON tpks_certificate (keystore, subject)",
+    "CREATE INDEX tpks_certificate_serial ON tpks_certificate (keystore, serial)",
+};
+
+#define RECORD_COLUMNS                                                                             \
+    "r.id, r.name, r.version, r.dek, r.key_type, r.spki, r.spki_sha256, r.policy, r.created,"      \
+    " r.changed, r.seal_algorithm, r.certs_digest, r.token_serial, r.cka_id, r.extension,"         \
+    " r.nonce, r.sealed"
+
+/* ---- values ---- */
+
+static tpks_value blob(const void *data, size_t size)
+{
+    return (tpks_value){.type = TPKS_VALUE_BLOB, .data = data == NULL ? "" : data, .size = size};
+}
+
+static tpks_value blob_of(const bytes *b)
+{
+    return blob(b->data, b->size);
+}
+
+static tpks_value text(const char *s)
+{
+    return (tpks_value){.type = TPKS_VALUE_TEXT, .data = s, .size = strlen(s)};
+}
+
+static tpks_value integer(uint64_t i)
+{
+    return (tpks_value){.type = TPKS_VALUE_INTEGER, .integer = (int64_t)i};
+}
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+static tpks_result run(const database *d, const char *sql, const tpks_value *values, size_t count,
+                       uint64_t *changed)
+{
+    return d->backend->run(d->db, sql, values, count, changed);
+}
+
+/* Reads the columns of one row in order; the first mistake sticks. */
+typedef struct reader {
+    const database *d;
+    tpks_rows *rows;
+    const char *table;
+    int column;
+    tpks_result result;
+} reader;
+
+static void reader_finish(reader *r)
+{
+    if (r->rows != NULL)
+        r->d->backend->finish(r->rows);
+    r->rows = NULL;
+}
+
+#define READER __attribute__((cleanup(reader_finish))) reader
+
+static tpks_result reader_start(reader *r, const char *sql, const tpks_value *values, size_t count)
+{
+    return r->d->backend->query(r->d->db, sql, values, count, &r->rows);
+}
+
+static tpks_result reader_next(reader *r, bool *got)
+{
+    r->column = 0;
+    r->result = TPKS_OK;
+    return r->d->backend->next(r->rows, got);
+}
+
+static void malformed(reader *r)
+{
+    if (r->result == TPKS_OK)
+        r->result = fail(TPKS_TAMPERED,
+                         "%s: table %s, column %d holds what it never should: "
+                         "restore the database from a backup",
+                         r->d->backend->describe(r->d->db), r->table, r->column);
+}
+
+static tpks_value take(reader *r, tpks_value_type type)
+{
+    tpks_value value = r->d->backend->column(r->rows, r->column++);
+
+    if (value.type != type) {
+        malformed(r);
+        value = (tpks_value){.type = type, .data = "", .size = 0};
+    }
+    return value;
+}
+
+static uint64_t take_integer(reader *r)
+{
+    return (uint64_t)take(r, TPKS_VALUE_INTEGER).integer;
+}
+
+/* An integer that must fit 32 bits. */
+static uint32_t take_small(reader *r)
+{
+    uint64_t value = take_integer(r);
+
+    if (value > UINT32_MAX)
+        malformed(r);
+    return (uint32_t)value;
+}
+
+static void take_fixed(reader *r, unsigned char *out, size_t size)
+{
+    tpks_value value = take(r, TPKS_VALUE_BLOB);
+
+    if (value.size != size)
+        malformed(r);
+    else
+        memcpy(out, value.data, size);
+}
+
+static void take_bytes(reader *r, bytes *out)
+{
+    tpks_value value = take(r, TPKS_VALUE_BLOB);
+
+    if (bytes_set(out, value.data, value.size) != TPKS_OK && r->result == TPKS_OK)
+        r->result = TPKS_NO_MEMORY;
+}
+
+static void take_text(reader *r, char **out)
+{
+    tpks_value value = take(r, TPKS_VALUE_TEXT);
+
+    if (memchr(value.data, '\0', value.size) != NULL)
+        malformed(r);
+    OPENSSL_free(*out);
+    *out = OPENSSL_strndup(value.data, value.size);
+    if (*out == NULL && r->result == TPKS_OK)
+        r->result = fail_memory();
+}
+
+/* Ends a row: its extension area must hold nothing that we would have to know. */
+static tpks_result take_end(reader *r, const bytes *extension)
+{
+    if (r->result != TPKS_OK)
+        return r->result;
+    return extension_check(extension->data, extension->size, r->table);
+}
+
+/* ---- header, DEKs, slots, wraps ---- */
+
+tpks_result native_create(const database *d)
+{
+    for (size_t i = 0; i < COUNT(create_statements); i++)
+        TRY(run(d, create_statements[i], NULL, 0, NULL));
+    return d->backend->mark(d->db, NATIVE_FORMAT);
+}
+
+tpks_result native_recognise(const database *d)
+{
+    tpks_db_identity identity = {0};
+    const char *where = d->backend->describe(d->db);
+
+    TRY(d->backend->identity(d->db, &identity));
+    if (identity.empty)
+        return fail(TPKS_NOT_A_KEYSTORE,
+                    "%s is empty, not a keystore: remove it and run trustpoint-keystore init, or "
+                    "restore a backup over it",
+                    where);
+    if (!identity.marked)
+        return fail(TPKS_NOT_A_KEYSTORE,
+                    "%s is a database of some other program, not a keystore: check the directive "
+                    "`store`",
+                    where);
+    if (identity.format > NATIVE_FORMAT)
+        return fail(TPKS_NEWER_FORMAT,
+                    "%s has keystore format %u; this version knows format %d: use a newer version",
+                    where, identity.format, NATIVE_FORMAT);
+    return TPKS_OK;
+}
+
+static tpks_result read_header(const database *d, head *h)
+{
+    READER r = {.d = d, .table = "tpks_header"};
+    bool got = false;
+
+    TRY(reader_start(&r,
+                     "SELECT keystore, label, format, required, optional, generation, dek,"
+                     " extension, seal_nonce, seal FROM tpks_header",
+                     NULL, 0));
+    TRY(reader_next(&r, &got));
+    if (!got)
+        return fail(TPKS_TAMPERED, "%s has no keystore header: restore it from a backup",
+                    d->backend->describe(d->db));
+    take_fixed(&r, h->keystore, sizeof(h->keystore));
+    take_text(&r, &h->label);
+    h->format = take_integer(&r);
+    h->required = take_integer(&r);
+    h->optional = take_integer(&r);
+    h->generation = take_integer(&r);
+    take_fixed(&r, h->dek, sizeof(h->dek));
+    take_bytes(&r, &h->extension);
+    take_fixed(&r, h->seal_nonce, sizeof(h->seal_nonce));
+    take_fixed(&r, h->seal, sizeof(h->seal));
+    TRY(take_end(&r, &h->extension));
+    if (h->format != NATIVE_FORMAT || h->required != 0)
+        return fail(TPKS_NEWER_FORMAT,
+                    "%s needs features that this version does not know: use a newer version",
+                    d->backend->describe(d->db));
+    TRY(reader_next(&r, &got));
+    if (got)
+        return fail(TPKS_TAMPERED, "%s has two keystore headers: restore it from a backup",
+                    d->backend->describe(d->db));
+    return TPKS_OK;
+}
+
+static tpks_result read_deks(const database *d, head *h)
+{
+    READER r = {.d = d, .table = "tpks_dek"};
+    tpks_value key[] = {blob(h->keystore, TPKS_ID_SIZE)};
+
+    TRY(reader_start(&r,
+                     "SELECT id, state, check_nonce, check_value, previous, extension"
+                     " FROM tpks_dek WHERE keystore = $1 ORDER BY id",
+                     key, COUNT(key)));
+    for (bool got;;) {
+        TRY(reader_next(&r, &got));
+        if (!got)
+            return TPKS_OK;
+        dek_row *rows =
+            h->dek_count == SLOTS_MAX ? NULL : rows_grow(h->deks, &h->dek_count, sizeof(*rows));
+        if (rows == NULL)
+            return fail(TPKS_TAMPERED, "the keystore has too many DEKs");
+        h->deks = rows;
+        dek_row *dek = &rows[h->dek_count - 1];
+        take_fixed(&r, dek->id, sizeof(dek->id));
+        dek->state = take_integer(&r);
+        take_fixed(&r, dek->check_nonce, sizeof(dek->check_nonce));
+        take_fixed(&r, dek->check_value, sizeof(dek->check_value));
+        take_bytes(&r, &dek->previous);
+        take_bytes(&r, &dek->extension);
+        TRY(take_end(&r, &dek->extension));
+    }
+}
+
+static void take_slot(reader *r, slot_row *slot)
+{
+    take_fixed(r, slot->id, sizeof(slot->id));
+    slot->kind = take_integer(r);
+    slot->state = take_integer(r);
+    take_text(r, &slot->label);
+    take_text(r, &slot->host);
+    take_text(r, &slot->token_label);
+    take_text(r, &slot->token_serial);
+    take_bytes(r, &slot->cka_id);
+    slot->kdf_version = take_integer(r);
+    slot->cost.t = take_small(r);
+    slot->cost.m_kib = take_small(r);
+    slot->cost.p = take_small(r);
+    take_bytes(r, &slot->salt);
+    slot->created = (int64_t)take_integer(r);
+    take_bytes(r, &slot->extension);
+    bool hsm = slot_is_hsm(slot);
+    bool secret = slot->kind == SLOT_PASSWORD || slot->kind == SLOT_RECOVERY;
+    if (slot->cka_id.size != (hsm ? CKA_ID_SIZE : 0) ||
+        slot->salt.size != (secret ? KDF_SALT_SIZE : 0))
+        malformed(r);
+}
+
+static tpks_result read_slots(const database *d, head *h)
+{
+    READER r = {.d = d, .table = "tpks_slot"};
+    tpks_value key[] = {blob(h->keystore, TPKS_ID_SIZE)};
+
+    TRY(reader_start(&r,
+                     "SELECT id, kind, state, label, host, token_label, token_serial, cka_id,"
+                     " kdf_version, kdf_t, kdf_m_kib, kdf_p, salt, created, extension"
+                     " FROM tpks_slot WHERE keystore = $1 ORDER BY id",
+                     key, COUNT(key)));
+    for (bool got;;) {
+        TRY(reader_next(&r, &got));
+        if (!got)
+            return TPKS_OK;
+        slot_row *rows =
+            h->slot_count == SLOTS_MAX ? NULL : rows_grow(h->slots, &h->slot_count, sizeof(*rows));
+        if (rows == NULL)
+            return fail(TPKS_TAMPERED, "the keystore has too many slots");
+        h->slots = rows;
+        take_slot(&r, &rows[h->slot_count - 1]);
+        TRY(take_end(&r, &rows[h->slot_count - 1].extension));
+    }
+}
+
+static tpks_result read_wraps(const database *d, head *h)
+{
+    READER r = {.d = d, .table = "tpks_wrap"};
+    tpks_value key[] = {blob(h->keystore, TPKS_ID_SIZE)};
+
+    TRY(reader_start(&r,
+                     "SELECT slot, dek, algorithm, iv, wrapped, commitment, extension"
+                     " FROM tpks_wrap WHERE keystore = $1 ORDER BY slot, dek",
+                     key, COUNT(key)));
+    for (bool got;;) {
+        TRY(reader_next(&r, &got));
+        if (!got)
+            return TPKS_OK;
+        wrap_row *rows =
+            h->wrap_count == SLOTS_MAX ? NULL : rows_grow(h->wraps, &h->wrap_count, sizeof(*rows));
+        if (rows == NULL)
+            return fail(TPKS_TAMPERED, "the keystore has too many wraps");
+        h->wraps = rows;
+        wrap_row *wrap = &rows[h->wrap_count - 1];
+        take_fixed(&r, wrap->slot, sizeof(wrap->slot));
+        take_fixed(&r, wrap->dek, sizeof(wrap->dek));
+        wrap->algorithm = take_integer(&r);
+        take_bytes(&r, &wrap->iv);
+        take_bytes(&r, &wrap->wrapped);
+        take_bytes(&r, &wrap->commitment);
+        take_bytes(&r, &wrap->extension);
+        if (wrap->iv.size > 16 || wrap->wrapped.size > WRAPPED_MAX)
+            malformed(&r);
+        TRY(take_end(&r, &wrap->extension));
+    }
+}
+
+tpks_result native_read_head(const database *d, head *out)
+{
+    head_clear(out);
+    TRY(read_header(d, out));
+    TRY(read_deks(d, out));
+    TRY(read_slots(d, out));
+    TRY(read_wraps(d, out));
+    if (head_dek(out, out->dek) == NULL)
+        return fail(TPKS_TAMPERED, "%s: the header names a DEK that is not there: restore the "
+                                   "database from a backup",
+                    d->backend->describe(d->db));
+    return TPKS_OK;
+}
+
+tpks_result native_is_unchanged(const database *d, const head *h, bool *out)
+{
+    READER r = {.d = d, .table = "tpks_header"};
+    tpks_value values[] = {blob(h->keystore, TPKS_ID_SIZE), integer(h->generation),
+                           blob(h->seal, sizeof(h->seal))};
+
+    TRY(reader_start(&r, "SELECT 1 FROM tpks_header WHERE keystore = $1 AND generation = $2"
+                         " AND seal = $3",
+                     values, COUNT(values)));
+    return reader_next(&r, out);
+}
+
+static tpks_result insert_dek(const database *d, const head *h, const dek_row *dek)
+{
+    tpks_value values[] = {
+        blob(h->keystore, TPKS_ID_SIZE),
+        blob(dek->id, TPKS_ID_SIZE),
+        integer(dek->state),
+        blob(dek->check_nonce, sizeof(dek->check_nonce)),
+        blob(dek->check_value, sizeof(dek->check_value)),
+        blob_of(&dek->previous),
+        blob_of(&dek->extension),
+    };
+
+    return run(d,
+               "INSERT INTO tpks_dek (keystore, id, state, check_nonce, check_value, previous,"
+               " extension) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+               values, COUNT(values), NULL);
+}
+
+static tpks_result insert_wrap(const database *d, const head *h, const wrap_row *wrap)
+{
+    tpks_value values[] = {
+        blob(h->keystore, TPKS_ID_SIZE),
+        blob(wrap->slot, TPKS_ID_SIZE),
+        blob(wrap->dek, TPKS_ID_SIZE),
+        integer(wrap->algorithm),
+        blob_of(&wrap->iv),
+        blob_of(&wrap->wrapped),
+        blob_of(&wrap->commitment),
+        blob_of(&wrap->extension),
+    };
+
+    return run(d,
+               "INSERT INTO tpks_wrap (keystore, slot, dek, algorithm, iv, wrapped, commitment,"
+               " extension) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+               values, COUNT(values), NULL);
+}
+
+tpks_result native_insert_slot(const database *d, const head *h, const slot_row *slot,
+                               const wrap_row *wrap)
+{
+    tpks_value values[] = {
+        blob(h->keystore, TPKS_ID_SIZE),
+        blob(slot->id, TPKS_ID_SIZE),
+        integer(slot->kind),
+        integer(slot->state),
+        text(slot->label),
+        text(slot->host),
+        text(slot->token_label),
+        text(slot->token_serial),
+        blob_of(&slot->cka_id),
+        integer(slot->kdf_version),
+        integer(slot->cost.t),
+        integer(slot->cost.m_kib),
+        integer(slot->cost.p),
+        blob_of(&slot->salt),
+        integer((uint64_t)slot->created),
+        blob_of(&slot->extension),
+    };
+
+    TRY(run(d,
+            "INSERT INTO tpks_slot (keystore, id, kind, state, label, host, token_label,"
+            " token_serial, cka_id, kdf_version, kdf_t, kdf_m_kib, kdf_p, salt, created,"
+            " extension) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,"
+            " $15, $16)",
+            values, COUNT(values), NULL));
+    return insert_wrap(d, h, wrap);
+}
+
+tpks_result native_insert_head(const database *d, const head *h)
+{
+    tpks_value values[] = {
+        blob(h->keystore, TPKS_ID_SIZE),
+        text(h->label),
+        integer(h->format),
+        integer(h->required),
+        integer(h->optional),
+        integer(h->generation),
+        blob(h->dek, TPKS_ID_SIZE),
+        blob_of(&h->extension),
+        blob(h->seal_nonce, sizeof(h->seal_nonce)),
+        blob(h->seal, sizeof(h->seal)),
+    };
+
+    TRY(run(d,
+            "INSERT INTO tpks_header (keystore, label, format, required, optional, generation,"
+            " dek, extension, seal_nonce, seal) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            values, COUNT(values), NULL));
+    for (size_t i = 0; i < h->dek_count; i++)
+        TRY(insert_dek(d, h, &h->deks[i]));
+    for (size_t i = 0; i < h->slot_count; i++)
+        TRY(native_insert_slot(d, h, &h->slots[i], head_wrap(h, &h->slots[i])));
+    return TPKS_OK;
+}
+
+tpks_result native_advance(const database *d, const head *h, uint64_t was)
+{
+    uint64_t changed = 0;
+    tpks_value values[] = {
+        integer(h->generation),
+        blob(h->seal_nonce, sizeof(h->seal_nonce)),
+        blob(h->seal, sizeof(h->seal)),
+        blob(h->keystore, TPKS_ID_SIZE),
+        integer(was),
+    };
+
+    TRY(run(d,
+            "UPDATE tpks_header SET generation = $1, seal_nonce = $2, seal = $3"
+            " WHERE keystore = $4 AND generation = $5",
+            values, COUNT(values), &changed));
+    if (changed != 1)
+        return fail(TPKS_CONFLICT, "another process changed the keystore meanwhile: try again");
+    return TPKS_OK;
+}
+
+/* ---- records ---- */
+
+#define SERIAL_MAX 64 /* RFC 5280 allows 20 bytes; some issuers go beyond */
+
+/* By what a certificate is searched: digests of its DER and of the names' DER, and its serial
+ * number. */
+typedef struct cert_index {
+    unsigned char sha256[SHA256_SIZE];
+    unsigned char sha1[20];
+    unsigned char subject[SHA256_SIZE];
+    unsigned char issuer[SHA256_SIZE];
+    unsigned char serial[SERIAL_MAX];
+    size_t serial_size;
+} cert_index;
+
+static void free_x509(X509 **cert)
+{
+    X509_free(*cert);
+}
+
+static tpks_result index_serial(const X509 *cert, cert_index *index)
+{
+    BIGNUM *serial = ASN1_INTEGER_to_BN(X509_get0_serialNumber(cert), NULL);
+    bool fits = serial != NULL && BN_num_bytes(serial) <= SERIAL_MAX;
+
+    if (fits)
+        index->serial_size = (size_t)BN_bn2bin(serial, index->serial);
+    BN_free(serial);
+    if (!fits)
+        return fail(TPKS_BAD_INPUT, "the certificate's serial number is longer than %d bytes",
+                    SERIAL_MAX);
+    return TPKS_OK;
+}
+
+static tpks_result index_cert(OSSL_LIB_CTX *libctx, const bytes *der, cert_index *index)
+{
+    const unsigned char *at = der->data;
+    __attribute__((cleanup(free_x509))) X509 *cert = X509_new_ex(libctx, NULL);
+    const unsigned char *subject = NULL, *issuer = NULL;
+    size_t subject_size = 0, issuer_size = 0, sha1_size = 0;
+
+    if (cert == NULL || d2i_X509(&cert, &at, (long)der->size) == NULL ||
+        !X509_NAME_get0_der(X509_get_subject_name(cert), &subject, &subject_size) ||
+        !X509_NAME_get0_der(X509_get_issuer_name(cert), &issuer, &issuer_size))
+        return fail_crypto(TPKS_BAD_INPUT, "certificate");
+    if (!EVP_Q_digest(libctx, "SHA1", NULL, der->data, der->size, index->sha1, &sha1_size))
+        return fail_crypto(TPKS_INTERNAL, "SHA-1");
+    TRY(index_serial(cert, index));
+    TRY(sha256(libctx, der->data, der->size, index->sha256));
+    TRY(sha256(libctx, subject, subject_size, index->subject));
+    return sha256(libctx, issuer, issuer_size, index->issuer);
+}
+
+static tpks_result insert_certs(const database *d, OSSL_LIB_CTX *libctx, const TPKS_RECORD *record)
+{
+    for (size_t i = 0; i < record->cert_count; i++) {
+        cert_index index;
+        TRY(index_cert(libctx, &record->certs[i], &index));
+        tpks_value values[] = {
+            blob(record->keystore, TPKS_ID_SIZE),
+            blob(record->id, TPKS_ID_SIZE),
+            integer(i),
+            blob_of(&record->certs[i]),
+            blob(index.sha256, sizeof(index.sha256)),
+            blob(index.sha1, sizeof(index.sha1)),
+            blob(index.subject, sizeof(index.subject)),
+            blob(index.issuer, sizeof(index.issuer)),
+            blob(index.serial, index.serial_size),
+        };
+        TRY(run(d,
+                "INSERT INTO tpks_certificate (keystore, record, position, der, sha256, sha1,"
+                " subject, issuer, serial) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                values, COUNT(values), NULL));
+    }
+    return TPKS_OK;
+}
+
+static tpks_result delete_certs(const database *d, const TPKS_RECORD *record)
+{
+    tpks_value values[] = {blob(record->keystore, TPKS_ID_SIZE), blob(record->id, TPKS_ID_SIZE)};
+
+    return run(d, "DELETE FROM tpks_certificate WHERE keystore = $1 AND record = $2", values,
+               COUNT(values), NULL);
+}
+
+#define RECORD_VALUES(record)                                                                      \
+    blob((record)->keystore, TPKS_ID_SIZE), blob((record)->id, TPKS_ID_SIZE),                      \
+        text((record)->name), integer((record)->version), blob((record)->dek, TPKS_ID_SIZE),       \
+        text((record)->key_type), blob_of(&(record)->spki),                                        \
+        blob((record)->spki_sha256, SHA256_SIZE), integer((record)->policy),                       \
+        integer((uint64_t)(record)->created), integer((uint64_t)(record)->changed),                \
+        integer((record)->seal_algorithm), blob((record)->certs_digest, SHA256_SIZE),              \
+        text((record)->token_serial), blob_of(&(record)->cka_id), blob_of(&(record)->extension),   \
+        blob((record)->nonce, NONCE_SIZE), blob_of(&(record)->sealed)
+
+tpks_result native_insert_record(const database *d, OSSL_LIB_CTX *libctx, const TPKS_RECORD *record)
+{
+    tpks_value values[] = {RECORD_VALUES(record)};
+    tpks_result result =
+        run(d,
+            "INSERT INTO tpks_record (keystore, id, name, version, dek, key_type, spki,"
+            " spki_sha256, policy, created, changed, seal_algorithm, certs_digest, token_serial,"
+            " cka_id, extension, nonce, sealed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,"
+            " $11, $12, $13, $14, $15, $16, $17, $18)",
+            values, COUNT(values), NULL);
+
+    if (result == TPKS_EXISTS)
+        return fail(TPKS_EXISTS,
+                    "a record named \"%s\" exists already: choose another name, or "
+                    "renew it with set-cert",
+                    record->name);
+    TRY(result);
+    return insert_certs(d, libctx, record);
+}
+
+tpks_result native_update_record(const database *d, OSSL_LIB_CTX *libctx, const TPKS_RECORD *record,
+                                 uint64_t was)
+{
+    tpks_value values[] = {RECORD_VALUES(record), integer(was)};
+    uint64_t changed = 0;
+    tpks_result result =
+        run(d,
+            "UPDATE tpks_record SET name = $3, version = $4, dek = $5, key_type = $6, spki = $7,"
+            " spki_sha256 = $8, policy = $9, created = $10, changed = $11, seal_algorithm = $12,"
+            " certs_digest = $13, token_serial = $14, cka_id = $15, extension = $16,"
+            " nonce = $17, sealed = $18 WHERE keystore = $1 AND id = $2 AND version = $19",
+            values, COUNT(values), &changed);
+
+    if (result == TPKS_EXISTS)
+        return fail(TPKS_EXISTS, "a record named \"%s\" exists already: choose another name",
+                    record->name);
+    TRY(result);
+    if (changed != 1)
+        return fail(TPKS_CONFLICT,
+                    "record \"%s\" was changed or removed meanwhile: look at it and try again",
+                    record->name);
+    TRY(delete_certs(d, record));
+    return insert_certs(d, libctx, record);
+}
+
+tpks_result native_delete_record(const database *d, const TPKS_RECORD *record)
+{
+    uint64_t changed = 0;
+    tpks_value values[] = {blob(record->keystore, TPKS_ID_SIZE), blob(record->id, TPKS_ID_SIZE),
+                           integer(record->version)};
+
+    TRY(run(d, "DELETE FROM tpks_record WHERE keystore = $1 AND id = $2 AND version = $3", values,
+            COUNT(values), &changed));
+    if (changed != 1)
+        return fail(TPKS_CONFLICT,
+                    "record \"%s\" was changed or removed meanwhile: look at it and try again",
+                    record->name);
+    return delete_certs(d, record);
+}
+
+tpks_result native_count_records(const database *d, const head *h, uint64_t *out)
+{
+    READER r = {.d = d, .table = "tpks_record"};
+    tpks_value key[] = {blob(h->keystore, TPKS_ID_SIZE)};
+    bool got = false;
+
+    TRY(reader_start(&r, "SELECT count(*) FROM tpks_record WHERE keystore = $1", key, COUNT(key)));
+    TRY(reader_next(&r, &got));
+    *out = got ? take_integer(&r) : 0;
+    return r.result;
+}
+
+static tpks_result read_certs(const database *d, TPKS_RECORD *record)
+{
+    READER r = {.d = d, .table = "tpks_certificate"};
+    tpks_value key[] = {blob(record->keystore, TPKS_ID_SIZE), blob(record->id, TPKS_ID_SIZE)};
+
+    TRY(reader_start(&r,
+                     "SELECT position, der FROM tpks_certificate"
+                     " WHERE keystore = $1 AND record = $2 ORDER BY position",
+                     key, COUNT(key)));
+    for (bool got;;) {
+        TRY(reader_next(&r, &got));
+        if (!got)
+            return TPKS_OK;
+        bytes *certs = record->cert_count == CERTS_MAX
+                           ? NULL
+                           : rows_grow(record->certs, &record->cert_count, sizeof(*certs));
+        if (certs == NULL)
+            return fail(TPKS_TAMPERED, "record \"%s\" has too many certificates", record->name);
+        record->certs = certs;
+        if (take_integer(&r) != record->cert_count - 1)
+            malformed(&r);
+        take_bytes(&r, &certs[record->cert_count - 1]);
+        TRY(r.result);
+    }
+}
+
+static tpks_result take_record(reader *r, const head *h, TPKS_RECORD **out)
+{
+    RECORD *record = OPENSSL_zalloc(sizeof(*record));
+
+    if (record == NULL)
+        return fail_memory();
+    memcpy(record->keystore, h->keystore, TPKS_ID_SIZE);
+    take_fixed(r, record->id, TPKS_ID_SIZE);
+    take_text(r, &record->name);
+    record->version = take_integer(r);
+    take_fixed(r, record->dek, TPKS_ID_SIZE);
+    take_text(r, &record->key_type);
+    take_bytes(r, &record->spki);
+    take_fixed(r, record->spki_sha256, SHA256_SIZE);
+    record->policy = take_integer(r);
+    record->created = (int64_t)take_integer(r);
+    record->changed = (int64_t)take_integer(r);
+    record->seal_algorithm = take_integer(r);
+    take_fixed(r, record->certs_digest, SHA256_SIZE);
+    take_text(r, &record->token_serial);
+    take_bytes(r, &record->cka_id);
+    take_bytes(r, &record->extension);
+    take_fixed(r, record->nonce, NONCE_SIZE);
+    take_bytes(r, &record->sealed);
+    TRY(take_end(r, &record->extension));
+    *out = record;
+    record = NULL;
+    return TPKS_OK;
+}
+
+/* A query over records whose conditions are put together from fixed text, values apart. */
+typedef struct search {
+    char sql[2048];
+    tpks_value values[9];
+    size_t count;
+    unsigned char subject[SHA256_SIZE];
+    unsigned char issuer[SHA256_SIZE];
+} search;
+
+static void search_and(search *s, const char *condition, tpks_value value)
+{
+    size_t used = strlen(s->sql);
+
+    s->values[s->count++] = value;
+    snprintf(s->sql + used, sizeof(s->sql) - used, " AND %s = $%zu", condition, s->count);
+}
+
+/* The same for the leaf certificate. */
+static void search_leaf(search *s, const char *column, tpks_value value)
+{
+    size_t used = strlen(s->sql);
+
+    s->values[s->count++] = value;
+    snprintf(s->sql + used, sizeof(s->sql) - used,
+             " AND r.id IN (SELECT record FROM tpks_certificate WHERE keystore = $1"
+             " AND position = 0 AND %s = $%zu)",
+             column, s->count);
+}
+
+static tpks_result search_build(search *s, OSSL_LIB_CTX *libctx, const head *h,
+                                const tpks_selector *by)
+{
+    snprintf(s->sql, sizeof(s->sql),
+             "SELECT " RECORD_COLUMNS " FROM tpks_record r WHERE r.keystore = $1");
+    s->values[s->count++] = blob(h->keystore, TPKS_ID_SIZE);
+    if (by != NULL && by->name != NULL)
+        search_and(s, "r.name", text(by->name));
+    if (by != NULL && by->id != NULL)
+        search_and(s, "r.id", blob(by->id, TPKS_ID_SIZE));
+    if (by != NULL && by->spki_sha256 != NULL)
+        search_and(s, "r.spki_sha256", blob(by->spki_sha256, SHA256_SIZE));
+    if (by != NULL && by->cert_sha256 != NULL)
+        search_leaf(s, "sha256", blob(by->cert_sha256, SHA256_SIZE));
+    if (by != NULL && by->cert_sha1 != NULL)
+        search_leaf(s, "sha1", blob(by->cert_sha1, 20));
+    if (by != NULL && by->subject != NULL) {
+        TRY(sha256(libctx, by->subject, by->subject_size, s->subject));
+        search_leaf(s, "subject", blob(s->subject, SHA256_SIZE));
+    }
+    if (by != NULL && by->issuer != NULL) {
+        TRY(sha256(libctx, by->issuer, by->issuer_size, s->issuer));
+        search_leaf(s, "issuer", blob(s->issuer, SHA256_SIZE));
+    }
+    if (by != NULL && by->serial != NULL)
+        search_leaf(s, "serial", blob(by->serial, by->serial_size));
+    strcat(s->sql, " ORDER BY r.name");
+    return TPKS_OK;
+}
+
+tpks_result native_each_record(const database *d, OSSL_LIB_CTX *libctx, const head *h,
+                               const tpks_selector *selector, native_each_fn *each, void *arg)
+{
+    READER r = {.d = d, .table = "tpks_record"};
+    search s = {0};
+
+    TRY(search_build(&s, libctx, h, selector));
+    TRY(reader_start(&r, s.sql, s.values, s.count));
+    for (bool got;;) {
+        RECORD *record = NULL;
+        TRY(reader_next(&r, &got));
+        if (!got)
+            return TPKS_OK;
+        TRY(take_record(&r, h, &record));
+        TRY(read_certs(d, record));
+        TRY(each(arg, record));
+    }
+}

@@ -1,0 +1,297 @@
+/* slot.c - making and opening the ways to the DEK */
+#include "slot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <openssl/crypto.h>
+
+#include "error.h"
+#include "file.h"
+
+#define DEK_HEX_SIZE ((size_t)2 * DEK_SIZE)
+
+static void free_secret(TPKS_SECRET **secret)
+{
+    tpks_secret_free(*secret);
+}
+
+#define SECRET __attribute__((cleanup(free_secret))) TPKS_SECRET
+
+void new_slot_clear(new_slot *made)
+{
+    slot_row_clear(&made->slot);
+    wrap_row_clear(&made->wrap);
+}
+
+static bool set_text(char **to, const char *text)
+{
+    OPENSSL_free(*to);
+    *to = OPENSSL_strdup(text);
+    return *to != NULL;
+}
+
+/* What all kinds have in common. */
+static tpks_result start_slot(OSSL_LIB_CTX *libctx, const head *h, slot_kind kind,
+                              const char *label, new_slot *out)
+{
+    char host[256] = "";
+
+    memset(out, 0, sizeof(*out));
+    gethostname(host, sizeof(host) - 1);
+    out->slot.kind = kind;
+    out->slot.state = SLOT_ACTIVE;
+    out->slot.created = (int64_t)time(NULL);
+    TRY(random_public(libctx, out->slot.id, TPKS_ID_SIZE));
+    memcpy(out->wrap.slot, out->slot.id, TPKS_ID_SIZE);
+    memcpy(out->wrap.dek, h->dek, TPKS_ID_SIZE);
+    if (!set_text(&out->slot.label, label) || !set_text(&out->slot.host, host) ||
+        !set_text(&out->slot.token_label, "") || !set_text(&out->slot.token_serial, ""))
+        return fail_memory();
+    return TPKS_OK;
+}
+
+/* ---- HSM ---- */
+
+tpks_result slot_make_hsm(OSSL_LIB_CTX *libctx, const head *h, HSM *hsm, const TPKS_SECRET *dek,
+                          new_slot *out)
+{
+    unsigned char cka_id[CKA_ID_SIZE], wrapped[WRAPPED_MAX], iv[16];
+    size_t wrapped_size = 0, iv_size = 0;
+    wrap_algorithm algorithm = WRAP_NONE;
+    char label[64];
+
+    TRY(start_slot(libctx, h, SLOT_HSM_AES, hsm_token_label(hsm), out));
+    TRY(random_public(libctx, cka_id, sizeof(cka_id)));
+    snprintf(label, sizeof(label), "trustpoint-keystore %02x%02x%02x%02x", h->keystore[0],
+             h->keystore[1], h->keystore[2], h->keystore[3]);
+    TRY(bytes_set(&out->slot.cka_id, cka_id, sizeof(cka_id)));
+    if (!set_text(&out->slot.token_label, hsm_token_label(hsm)) ||
+        !set_text(&out->slot.token_serial, hsm_token_serial(hsm)))
+        return fail_memory();
+    TRY(hsm_make_kek(hsm, cka_id, label, dek, &algorithm, wrapped, &wrapped_size, iv, &iv_size));
+    if (algorithm == WRAP_RSA_OAEP_SHA256 || algorithm == WRAP_RSA_OAEP_SHA1)
+        out->slot.kind = SLOT_HSM_RSA_OAEP;
+    out->wrap.algorithm = algorithm;
+    tpks_result result = bytes_set(&out->wrap.wrapped, wrapped, wrapped_size);
+    if (result == TPKS_OK)
+        result = bytes_set(&out->wrap.iv, iv, iv_size);
+    if (result != TPKS_OK)
+        TRY(hsm_destroy_kek(hsm, cka_id));
+    return result;
+}
+
+tpks_result slot_open_hsm(OSSL_LIB_CTX *libctx, const head *h, const slot_row *slot, HSM *hsm,
+                          const char *where, DEK **out)
+{
+    const wrap_row *wrap = head_wrap(h, slot);
+
+    if (wrap == NULL)
+        return fail(TPKS_TAMPERED, "slot \"%s\" does not hold the current DEK", slot->label);
+    hsm_wrapped wrapped = {
+        .cka_id = slot->cka_id.data,
+        .algorithm = (wrap_algorithm)wrap->algorithm,
+        .iv = wrap->iv.data,
+        .iv_size = wrap->iv.size,
+        .data = wrap->wrapped.data,
+        .size = wrap->wrapped.size,
+    };
+    if (strcmp(where, "process") != 0) {
+        HSM_DEK *in_token = NULL;
+        tpks_result result = hsm_unwrap(hsm, &wrapped, h->dek, &in_token);
+        if (result == TPKS_OK)
+            return dek_from_hsm(libctx, in_token, out);
+        if (result != TPKS_UNSUPPORTED || strcmp(where, "hsm") == 0)
+            return result;
+    }
+    TPKS_SECRET *dek = NULL;
+    TRY(hsm_unwrap_out(hsm, &wrapped, &dek));
+    return dek_from_secret(libctx, dek, out);
+}
+
+/* ---- passwords and recovery keys ---- */
+
+static tpks_result secret_aad(OSSL_LIB_CTX *libctx, const head *h, const slot_row *slot,
+                              unsigned char aad[SHA256_SIZE])
+{
+    CANONICAL about = {0};
+
+    canonical_bytes(&about, h->keystore, TPKS_ID_SIZE);
+    canonical_bytes(&about, slot->id, TPKS_ID_SIZE);
+    canonical_bytes(&about, h->dek, TPKS_ID_SIZE);
+    canonical_integer(&about, slot->kind);
+    canonical_integer(&about, slot->kdf_version);
+    canonical_integer(&about, slot->cost.t);
+    canonical_integer(&about, slot->cost.m_kib);
+    canonical_integer(&about, slot->cost.p);
+    canonical_bytes(&about, slot->salt.data, slot->salt.size);
+    return canonical_digest(&about, libctx, DOMAIN_PASSWORD_WRAP, aad);
+}
+
+/* The slot has its parameters; wraps the DEK under what the BEK expands to. */
+static tpks_result wrap_under_bek(OSSL_LIB_CTX *libctx, const head *h, const TPKS_SECRET *bek,
+                                  const TPKS_SECRET *dek, new_slot *out)
+{
+    SECRET *key = NULL;
+    unsigned char commitment[COMMITMENT_SIZE], aad[SHA256_SIZE], nonce[NONCE_SIZE];
+    unsigned char wrapped[DEK_SIZE + TAG_SIZE];
+
+    TRY(kdf_expand(libctx, bek, out->slot.salt.data, &key, commitment));
+    TRY(secret_aad(libctx, h, &out->slot, aad));
+    TRY(random_public(libctx, nonce, sizeof(nonce)));
+    TRY(gcm_seal(libctx, tpks_secret_data_const(key), nonce, aad, sizeof(aad),
+                 tpks_secret_data_const(dek), DEK_SIZE, wrapped));
+    out->wrap.algorithm = WRAP_PASSWORD_GCM;
+    TRY(bytes_set(&out->wrap.iv, nonce, sizeof(nonce)));
+    TRY(bytes_set(&out->wrap.wrapped, wrapped, sizeof(wrapped)));
+    return bytes_set(&out->wrap.commitment, commitment, sizeof(commitment));
+}
+
+static tpks_result make_salt(OSSL_LIB_CTX *libctx, slot_row *slot)
+{
+    unsigned char salt[KDF_SALT_SIZE];
+
+    TRY(random_public(libctx, salt, sizeof(salt)));
+    return bytes_set(&slot->salt, salt, sizeof(salt));
+}
+
+tpks_result slot_make_password(OSSL_LIB_CTX *libctx, const head *h, const TPKS_SECRET *password,
+                               tpks_kdf_cost cost, const TPKS_SECRET *dek, new_slot *out)
+{
+    SECRET *bek = NULL;
+
+    TRY(tpks_password_check(password));
+    TRY(start_slot(libctx, h, SLOT_PASSWORD, "backup password", out));
+    if (cost.t == 0 && cost.m_kib == 0 && cost.p == 0)
+        TRY(kdf_default_cost(&cost));
+    out->slot.kdf_version = ARGON2_VERSION_13;
+    out->slot.cost = cost;
+    TRY(make_salt(libctx, &out->slot));
+    if (kdf_check_cost(ARGON2_VERSION_13, &cost) != TPKS_OK)
+        return fail(TPKS_BAD_INPUT,
+                    "Argon2id cost out of bounds: 1 to 32 passes, 8 MiB to 1 GiB, at "
+                    "most 4 lanes, passes times memory at most 8 GiB");
+    TRY(kdf_password(password, &cost, out->slot.salt.data, &bek));
+    return wrap_under_bek(libctx, h, bek, dek, out);
+}
+
+tpks_result slot_make_recovery(OSSL_LIB_CTX *libctx, const head *h, const TPKS_SECRET *dek,
+                               new_slot *out, TPKS_SECRET **text)
+{
+    SECRET *bek = NULL;
+    SECRET *printable = NULL;
+
+    TRY(start_slot(libctx, h, SLOT_RECOVERY, "recovery key", out));
+    TRY(make_salt(libctx, &out->slot));
+    TRY(recovery_key_new(&bek, &printable));
+    TRY(wrap_under_bek(libctx, h, bek, dek, out));
+    *text = printable;
+    printable = NULL;
+    return TPKS_OK;
+}
+
+static tpks_result bek_of(const slot_row *slot, const TPKS_SECRET *secret, TPKS_SECRET **bek)
+{
+    if (slot->kind == SLOT_RECOVERY)
+        return recovery_key_parse(secret, bek);
+    TRY(kdf_check_cost((uint32_t)slot->kdf_version, &slot->cost));
+    return kdf_password(secret, &slot->cost, slot->salt.data, bek);
+}
+
+tpks_result slot_open_secret(OSSL_LIB_CTX *libctx, const head *h, const slot_row *slot,
+                             const TPKS_SECRET *secret, DEK **out)
+{
+    const wrap_row *wrap = head_wrap(h, slot);
+    SECRET *bek = NULL;
+    SECRET *key = NULL;
+    unsigned char commitment[COMMITMENT_SIZE], aad[SHA256_SIZE];
+
+    if (wrap == NULL || wrap->algorithm != WRAP_PASSWORD_GCM || wrap->iv.size != NONCE_SIZE ||
+        wrap->wrapped.size != DEK_SIZE + TAG_SIZE || wrap->commitment.size != COMMITMENT_SIZE)
+        return fail(TPKS_TAMPERED, "slot \"%s\" is malformed: restore the database from a backup",
+                    slot->label);
+    TRY(bek_of(slot, secret, &bek));
+    TRY(kdf_expand(libctx, bek, slot->salt.data, &key, commitment));
+    if (CRYPTO_memcmp(commitment, wrap->commitment.data, COMMITMENT_SIZE) != 0)
+        return fail(TPKS_WRONG_SECRET, "the password or recovery key is not that of slot \"%s\"",
+                    slot->label);
+    TRY(secret_aad(libctx, h, slot, aad));
+    SECRET *dek = tpks_secret_new(DEK_SIZE);
+    if (dek == NULL)
+        return fail_memory();
+    if (gcm_open(libctx, tpks_secret_data_const(key), wrap->iv.data, aad, sizeof(aad),
+                 wrap->wrapped.data, wrap->wrapped.size, tpks_secret_data(dek)) != TPKS_OK)
+        return fail(TPKS_TAMPERED, "slot \"%s\" was changed: restore the database from a backup",
+                    slot->label);
+    TPKS_SECRET *given = dek;
+    dek = NULL;
+    return dek_from_secret(libctx, given, out);
+}
+
+/* ---- storage without an HSM ---- */
+
+static void software_path(const head *h, const char *state_dir, char *path, size_t size)
+{
+    char id[2 * TPKS_ID_SIZE + 1];
+
+    hex_text(h->keystore, TPKS_ID_SIZE, id);
+    snprintf(path, size, "%s/%s.dek", state_dir, id);
+}
+
+tpks_result slot_make_software(OSSL_LIB_CTX *libctx, const head *h, const char *state_dir,
+                               const TPKS_SECRET *dek, new_slot *out)
+{
+    char path[PATH_SIZE];
+    SECRET *hex = tpks_secret_new(DEK_HEX_SIZE + 1);
+
+    if (hex == NULL)
+        return fail_memory();
+    TRY(start_slot(libctx, h, SLOT_SOFTWARE, "DEK file", out));
+    out->wrap.algorithm = WRAP_FILE;
+    software_path(h, state_dir, path, sizeof(path));
+    hex_text(tpks_secret_data_const(dek), DEK_SIZE, (char *)tpks_secret_data(hex));
+    return file_create(path, 0600, tpks_secret_data_const(hex), DEK_HEX_SIZE);
+}
+
+void slot_undo_software(const head *h, const char *state_dir)
+{
+    char path[PATH_SIZE];
+
+    software_path(h, state_dir, path, sizeof(path));
+    unlink(path);
+}
+
+tpks_result slot_open_software(OSSL_LIB_CTX *libctx, const head *h, const char *state_dir,
+                               DEK **out)
+{
+    char path[PATH_SIZE];
+    SECRET *hex = NULL;
+    size_t size = 0;
+
+    software_path(h, state_dir, path, sizeof(path));
+    if (access(path, F_OK) != 0 && errno == ENOENT)
+        return fail(TPKS_KEK_MISSING,
+                    "the DEK file %s of this software keystore is not there: copy it from the host "
+                    "that has it, or restore it with a password",
+                    path);
+    TRY(tpks_secret_read_file(path, DEK_HEX_SIZE + 2, &hex));
+    TPKS_SECRET *dek = tpks_secret_new(DEK_SIZE);
+    SECRET *text = tpks_secret_new(DEK_HEX_SIZE + 1);
+    if (dek == NULL || text == NULL) {
+        tpks_secret_free(dek);
+        return fail_memory();
+    }
+    if (tpks_secret_size(hex) == DEK_HEX_SIZE)
+        memcpy(tpks_secret_data(text), tpks_secret_data_const(hex), DEK_HEX_SIZE);
+    if (!OPENSSL_hexstr2buf_ex(tpks_secret_data(dek), DEK_SIZE, &size,
+                               (const char *)tpks_secret_data_const(text), '\0') ||
+        size != DEK_SIZE) {
+        tpks_secret_free(dek);
+        return fail(TPKS_TAMPERED, "the DEK file %s is malformed: restore it from a backup", path);
+    }
+    return dek_from_secret(libctx, dek, out);
+}

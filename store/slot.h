@@ -1,0 +1,47 @@
+/*
+ * slot.h - the ways to the DEK
+ *
+ * Each kind makes a slot row with its wrap row from a DEK in memory, and opens them again. What a
+ * slot gives is not yet proven: the caller checks it with head_prove_dek().
+ */
+#ifndef TRUSTPOINT_SLOT_H
+#define TRUSTPOINT_SLOT_H
+
+#include "head.h"
+
+/* What is made: a slot and how it holds the keystore's current DEK. */
+typedef struct new_slot {
+    slot_row slot;
+    wrap_row wrap;
+} new_slot;
+
+void new_slot_clear(new_slot *made);
+
+/* A KEK on the token: on failure none is left there. */
+TPKS_CHECK tpks_result slot_make_hsm(OSSL_LIB_CTX *libctx, const head *h, HSM *hsm,
+                                     const TPKS_SECRET *dek, new_slot *out);
+/* Argon2id of a password; `cost` all zero: the default of this machine. */
+TPKS_CHECK tpks_result slot_make_password(OSSL_LIB_CTX *libctx, const head *h,
+                                          const TPKS_SECRET *password, tpks_kdf_cost cost,
+                                          const TPKS_SECRET *dek, new_slot *out);
+/* A fresh recovery key, printable in *text. */
+TPKS_CHECK tpks_result slot_make_recovery(OSSL_LIB_CTX *libctx, const head *h,
+                                          const TPKS_SECRET *dek, new_slot *out,
+                                          TPKS_SECRET **text);
+/* Storage without an HSM: the DEK in STATE/KEYSTORE.dek, mode 0600. TPKS_EXISTS. */
+TPKS_CHECK tpks_result slot_make_software(OSSL_LIB_CTX *libctx, const head *h,
+                                          const char *state_dir, const TPKS_SECRET *dek,
+                                          new_slot *out);
+/* Removes the DEK's file of a keystore that was never finished. */
+void slot_undo_software(const head *h, const char *state_dir);
+
+/* `where`: "auto", "hsm" or "process", as the directive `dek` says. */
+TPKS_CHECK tpks_result slot_open_hsm(OSSL_LIB_CTX *libctx, const head *h, const slot_row *slot,
+                                     HSM *hsm, const char *where, DEK **out);
+/* A password or recovery key; the wrong one is TPKS_WRONG_SECRET by the slot's commitment. */
+TPKS_CHECK tpks_result slot_open_secret(OSSL_LIB_CTX *libctx, const head *h, const slot_row *slot,
+                                        const TPKS_SECRET *secret, DEK **out);
+TPKS_CHECK tpks_result slot_open_software(OSSL_LIB_CTX *libctx, const head *h,
+                                          const char *state_dir, DEK **out);
+
+#endif

@@ -1,0 +1,166 @@
+/* unlock.c - from slots to a proven DEK */
+#include <stdio.h>
+#include <string.h>
+
+#include "keystore_internal.h"
+
+tpks_result keystore_hsm_open(TPKS *ks, bool write, HSM **out)
+{
+    char label[320];
+
+    keystore_describe(ks, label, sizeof(label));
+    hsm_options options = {
+        .token_uri = keystore_setting(ks, "token"),
+        .state_dir = keystore_setting(ks, "state"),
+        .keep = strcmp(keystore_setting(ks, "hsm-session"), "process") == 0,
+        .write = write,
+        .ask = ks->ask,
+        .ask_arg = ks->ask_arg,
+        .keystore_label = label,
+    };
+    if (options.token_uri == NULL)
+        return fail(TPKS_BAD_CONFIG, "the configuration of %s names no `token`", label);
+    return hsm_open(&options, out);
+}
+
+/*
+ * Takes a DEK over if it proves itself and the header. From a slot whose wrap has no integrity a
+ * wrong KEK gives a wrong DEK: to the caller both are one error.
+ */
+static tpks_result accept_dek(TPKS *ks, const slot_row *slot, DEK *dek)
+{
+    tpks_result result = head_prove_dek(&ks->head, dek);
+
+    if (result == TPKS_TAMPERED && slot_is_hsm(slot))
+        result = fail(TPKS_KEK_FOREIGN,
+                      "the key on token \"%s\" does not open the DEK: it is another key under our "
+                      "id, or the database was changed; put the right token or database back, or "
+                      "use the backup password",
+                      slot->token_label);
+    else if (result == TPKS_TAMPERED)
+        result =
+            fail(TPKS_TAMPERED, "slot \"%s\" gives another DEK: restore the database from a backup",
+                 slot->label);
+    if (result == TPKS_OK)
+        result = head_check_seal(&ks->head, dek);
+    if (result != TPKS_OK) {
+        dek_free(dek);
+        return result;
+    }
+    ks->dek = dek;
+    ks->slot = slot;
+    memcpy(ks->slot_id, slot->id, TPKS_ID_SIZE);
+    return TPKS_OK;
+}
+
+/* A writer leaves an anchor when this host has none yet, or was told to accept what it found. */
+static void leave_anchor(TPKS *ks)
+{
+    bool known = false;
+
+    if (ks->access != TPKS_WRITE)
+        return;
+    if (anchor_check(ks, &known) != TPKS_OK || !known)
+        anchor_write(ks);
+}
+
+static bool has_slot(const TPKS *ks, bool hsm)
+{
+    for (size_t i = 0; i < ks->head.slot_count; i++) {
+        const slot_row *slot = &ks->head.slots[i];
+        if (slot->state == SLOT_ACTIVE && (hsm ? slot_is_hsm(slot) : slot->kind == SLOT_SOFTWARE))
+            return true;
+    }
+    return false;
+}
+
+static tpks_result unlock_software(TPKS *ks)
+{
+    DEK *dek = NULL;
+
+    TRY(slot_open_software(ks->libctx, &ks->head, keystore_setting(ks, "state"), &dek));
+    for (size_t i = 0; i < ks->head.slot_count; i++)
+        if (ks->head.slots[i].kind == SLOT_SOFTWARE && ks->head.slots[i].state == SLOT_ACTIVE)
+            return accept_dek(ks, &ks->head.slots[i], dek);
+    dek_free(dek);
+    return fail(TPKS_INTERNAL, "the software slot is gone");
+}
+
+static tpks_result try_token_slots(TPKS *ks)
+{
+    char who[320];
+    tpks_result result = TPKS_KEK_MISSING;
+    bool tried = false;
+
+    for (size_t i = 0; i < ks->head.slot_count; i++) {
+        const slot_row *slot = &ks->head.slots[i];
+        DEK *dek = NULL;
+        if (slot->state != SLOT_ACTIVE || !slot_is_hsm(slot) ||
+            strcmp(slot->token_serial, hsm_token_serial(ks->hsm)) != 0)
+            continue;
+        tried = true;
+        result =
+            slot_open_hsm(ks->libctx, &ks->head, slot, ks->hsm, keystore_setting(ks, "dek"), &dek);
+        if (result == TPKS_OK)
+            result = accept_dek(ks, slot, dek);
+        if (result == TPKS_OK)
+            return TPKS_OK;
+    }
+    if (tried)
+        return result;
+    keystore_describe(ks, who, sizeof(who));
+    return fail(
+        TPKS_KEK_MISSING,
+        "%s has no slot for token \"%s\" (serial %s): it is a new or another token; put the "
+        "right one back, or use the backup password",
+        who, hsm_token_label(ks->hsm), hsm_token_serial(ks->hsm));
+}
+
+static tpks_result unlock_hsm(TPKS *ks)
+{
+    TRY(keystore_hsm_open(ks, false, &ks->hsm));
+    tpks_result result = try_token_slots(ks);
+    if (result != TPKS_OK) {
+        hsm_close(ks->hsm);
+        ks->hsm = NULL;
+    }
+    return result;
+}
+
+tpks_result tpks_unlock(TPKS *ks)
+{
+    CRYPTO_SCOPE;
+
+    if (ks->dek != NULL)
+        return TPKS_OK;
+    if (has_slot(ks, false))
+        TRY(unlock_software(ks));
+    else if (has_slot(ks, true))
+        TRY(unlock_hsm(ks));
+    else
+        return fail(TPKS_KEK_MISSING,
+                    "the keystore has no active HSM slot: use the backup password");
+    leave_anchor(ks);
+    return TPKS_OK;
+}
+
+tpks_result tpks_unlock_with(TPKS *ks, const TPKS_SECRET *secret)
+{
+    CRYPTO_SCOPE;
+    slot_kind kind = recovery_key_looks_like(secret) ? SLOT_RECOVERY : SLOT_PASSWORD;
+    tpks_result result =
+        fail(TPKS_WRONG_SECRET, "the keystore has no active slot of kind %s", slot_kind_name(kind));
+
+    for (size_t i = 0; i < ks->head.slot_count && ks->dek == NULL; i++) {
+        const slot_row *slot = &ks->head.slots[i];
+        DEK *dek = NULL;
+        if (slot->state != SLOT_ACTIVE || slot->kind != kind)
+            continue;
+        result = slot_open_secret(ks->libctx, &ks->head, slot, secret, &dek);
+        if (result == TPKS_OK)
+            result = accept_dek(ks, slot, dek);
+        if (result != TPKS_OK && result != TPKS_WRONG_SECRET)
+            return result;
+    }
+    return ks->dek == NULL ? result : TPKS_OK;
+}

@@ -1,0 +1,61 @@
+/* verify.c - proving everything that a keystore holds */
+#include "keystore_internal.h"
+
+typedef struct verification {
+    TPKS *ks;
+    tpks_progress_fn *progress;
+    tpks_bad_fn *bad;
+    void *arg;
+    uint64_t seen;
+    uint64_t total;
+    uint64_t proven;
+    tpks_result first;
+} verification;
+
+static void free_secret(TPKS_SECRET **secret)
+{
+    tpks_secret_free(*secret);
+}
+
+static tpks_result prove(TPKS *ks, const TPKS_RECORD *record)
+{
+    __attribute__((cleanup(free_secret))) TPKS_SECRET *pkcs8 = NULL;
+
+    TRY(record_check_certs(ks->libctx, record));
+    TRY(tpks_load_key(ks, record, &pkcs8));
+    TRY(record_check_key(ks->libctx, record, pkcs8));
+    return record_check_leaf(ks->libctx, record);
+}
+
+static tpks_result verify_one(void *arg, TPKS_RECORD *record)
+{
+    verification *v = arg;
+    tpks_result result = prove(v->ks, record);
+
+    v->seen++;
+    v->proven += result == TPKS_OK;
+    if (result != TPKS_OK && v->first == TPKS_OK)
+        v->first = result;
+    if (result != TPKS_OK && v->bad != NULL)
+        v->bad(v->arg, record->name, result, tpks_error_text());
+    if (v->progress != NULL && !v->progress(v->arg, v->seen, v->total))
+        return fail(TPKS_CONFLICT, "stopped");
+    return TPKS_OK;
+}
+
+tpks_result tpks_verify(TPKS *ks, tpks_progress_fn *progress, tpks_bad_fn *bad, void *arg,
+                        uint64_t *proven)
+{
+    CRYPTO_SCOPE;
+    verification v = {.ks = ks, .progress = progress, .bad = bad, .arg = arg};
+
+    TRY(ks->d.backend->check(ks->d.db));
+    TRY(tpks_unlock(ks));
+    TRY(native_count_records(&ks->d, &ks->head, &v.total));
+    TRY(native_each_record(&ks->d, ks->libctx, &ks->head, NULL, verify_one, &v));
+    *proven = v.proven;
+    if (v.first != TPKS_OK)
+        return fail(v.first, "%llu of %llu records can't be proven: restore them from a backup",
+                    (unsigned long long)(v.seen - v.proven), (unsigned long long)v.seen);
+    return TPKS_OK;
+}

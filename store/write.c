@@ -1,0 +1,323 @@
+/*
+ * write.c - changes
+ *
+ * Everything that needs the DEK (sealing the record, sealing the header of the next generation)
+ * is done before the database transaction begins, so that no lock is held across an HSM call. The
+ * transaction then succeeds only if the stored generation is still the one that was sealed for.
+ */
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <openssl/crypto.h>
+
+#include "keystore_internal.h"
+
+#define ATTEMPTS 10
+
+/* What is done to the rows inside the transaction. */
+typedef tpks_result apply_fn(TPKS *ks, const void *arg);
+
+static tpks_result check_writable(const TPKS *ks)
+{
+    if (ks->access == TPKS_WRITE)
+        return TPKS_OK;
+    return fail(TPKS_NOT_PERMITTED, "the keystore was opened for loading keys, not for changes");
+}
+
+/* The header of the next generation, sealed. */
+static tpks_result next_generation(TPKS *ks)
+{
+    ks->generation_before = ks->head.generation;
+    ks->head.generation++;
+    return head_seal(&ks->head, ks->dek);
+}
+
+static tpks_result check_written(TPKS *ks)
+{
+    head stored = {0};
+    tpks_result result = native_read_head(&ks->d, &stored);
+
+    if (result == TPKS_OK && (stored.generation != ks->head.generation ||
+                              memcmp(stored.seal, ks->head.seal, PROOF_SIZE) != 0))
+        result = fail(TPKS_DATABASE_UNAVAILABLE,
+                      "the database does not return what was written; nothing was changed");
+    head_clear(&stored);
+    return result;
+}
+
+/* One try, all or nothing. */
+static tpks_result attempt(TPKS *ks, apply_fn *apply, const void *arg)
+{
+    const database *d = &ks->d;
+
+    TRY(next_generation(ks));
+    tpks_result result = d->backend->begin(d->db, true);
+    if (result == TPKS_OK)
+        result = native_advance(d, &ks->head, ks->generation_before);
+    if (result == TPKS_OK)
+        result = apply(ks, arg);
+    if (result == TPKS_OK)
+        result = check_written(ks);
+    if (result == TPKS_OK)
+        result = d->backend->commit(d->db);
+    if (result != TPKS_OK)
+        d->backend->rollback(d->db);
+    return result;
+}
+
+/* Several processes may write at once: the slower ones start again from what they find then. */
+static void random_pause(int round)
+{
+    unsigned char byte = 0;
+
+    if (random_public(NULL, &byte, 1) == TPKS_OK)
+        usleep((useconds_t)(byte % 64 + 1) * 250u << (round < 6 ? round : 6));
+}
+
+static tpks_result change(TPKS *ks, apply_fn *apply, const void *arg)
+{
+    tpks_result result = TPKS_OK;
+
+    if (ks->in_change)
+        return apply(ks, arg);
+    for (int round = 0; round < ATTEMPTS; round++) {
+        result = attempt(ks, apply, arg);
+        if (result == TPKS_OK) {
+            anchor_write(ks);
+            return TPKS_OK;
+        }
+        if (keystore_reload(ks) != TPKS_OK || result != TPKS_CONFLICT)
+            return result;
+        random_pause(round);
+    }
+    return result;
+}
+
+tpks_result tpks_begin(TPKS *ks)
+{
+    CRYPTO_SCOPE;
+
+    TRY(check_writable(ks));
+    if (ks->in_change)
+        return fail(TPKS_INTERNAL, "a change is under way already");
+    TRY(tpks_unlock(ks));
+    TRY(ks->d.backend->begin(ks->d.db, true));
+    tpks_result result = native_read_head(&ks->d, &ks->head);
+    ks->slot = head_slot(&ks->head, ks->slot_id);
+    if (result == TPKS_OK)
+        result = head_check_seal(&ks->head, ks->dek);
+    if (result == TPKS_OK)
+        result = next_generation(ks);
+    if (result == TPKS_OK)
+        result = native_advance(&ks->d, &ks->head, ks->generation_before);
+    if (result != TPKS_OK)
+        ks->d.backend->rollback(ks->d.db);
+    ks->in_change = result == TPKS_OK;
+    return result;
+}
+
+tpks_result tpks_commit(TPKS *ks)
+{
+    CRYPTO_SCOPE;
+
+    if (!ks->in_change)
+        return fail(TPKS_INTERNAL, "no change is under way");
+    tpks_result result = check_written(ks);
+    if (result == TPKS_OK)
+        result = ks->d.backend->commit(ks->d.db);
+    if (result != TPKS_OK) {
+        tpks_rollback(ks);
+        return result;
+    }
+    ks->in_change = false;
+    anchor_write(ks);
+    return TPKS_OK;
+}
+
+void tpks_rollback(TPKS *ks)
+{
+    if (!ks->in_change)
+        return;
+    ks->d.backend->rollback(ks->d.db);
+    ks->in_change = false;
+    if (keystore_reload(ks) != TPKS_OK)
+        tpks_log(ks, "reload-failed", "", TPKS_DATABASE_UNAVAILABLE);
+}
+
+/* ---- records ---- */
+
+static tpks_result compare_stored(void *arg, TPKS_RECORD *stored)
+{
+    const TPKS_RECORD **want = arg;
+
+    if (stored->version == (*want)->version && stored->sealed.size == (*want)->sealed.size &&
+        memcmp(stored->sealed.data, (*want)->sealed.data, stored->sealed.size) == 0 &&
+        memcmp(stored->nonce, (*want)->nonce, NONCE_SIZE) == 0 &&
+        stored->cert_count == (*want)->cert_count)
+        *want = NULL;
+    return TPKS_OK;
+}
+
+static tpks_result check_stored(TPKS *ks, const TPKS_RECORD *record)
+{
+    const TPKS_RECORD *want = record;
+    tpks_selector by_id = {.id = record->id};
+
+    TRY(native_each_record(&ks->d, ks->libctx, &ks->head, &by_id, compare_stored, &want));
+    if (want != NULL)
+        return fail(TPKS_DATABASE_UNAVAILABLE,
+                    "record \"%s\" does not read back as it was written; nothing was changed",
+                    record->name);
+    return TPKS_OK;
+}
+
+static tpks_result apply_insert(TPKS *ks, const void *arg)
+{
+    const TPKS_RECORD *record = arg;
+
+    TRY(native_insert_record(&ks->d, ks->libctx, record));
+    return check_stored(ks, record);
+}
+
+static tpks_result apply_update(TPKS *ks, const void *arg)
+{
+    const TPKS_RECORD *record = arg;
+
+    TRY(native_update_record(&ks->d, ks->libctx, record, record->version - 1));
+    return check_stored(ks, record);
+}
+
+static tpks_result apply_delete(TPKS *ks, const void *arg)
+{
+    return native_delete_record(&ks->d, arg);
+}
+
+static tpks_result new_record(TPKS *ks, const char *name, unsigned policy, TPKS_RECORD **out)
+{
+    RECORD *record = OPENSSL_zalloc(sizeof(*record));
+
+    if (record == NULL)
+        return fail_memory();
+    record->name = OPENSSL_strdup(name);
+    record->token_serial = OPENSSL_strdup("");
+    if (record->name == NULL || record->token_serial == NULL)
+        return fail_memory();
+    memcpy(record->keystore, ks->head.keystore, TPKS_ID_SIZE);
+    memcpy(record->dek, ks->head.dek, TPKS_ID_SIZE);
+    TRY(random_public(ks->libctx, record->id, TPKS_ID_SIZE));
+    record->version = 1;
+    record->policy = policy;
+    record->created = record->changed = (int64_t)time(NULL);
+    *out = record;
+    record = NULL;
+    return TPKS_OK;
+}
+
+static tpks_result check_policy(unsigned policy)
+{
+    if ((policy & ~(unsigned)(TPKS_MAY_SIGN | TPKS_MAY_DECRYPT | TPKS_MAY_AGREE)) != 0)
+        return fail(TPKS_BAD_INPUT, "unknown policy bits");
+    return TPKS_OK;
+}
+
+tpks_result tpks_add(TPKS *ks, const char *name, const TPKS_SECRET *pkcs8,
+                     const STACK_OF(X509) * certs, unsigned policy, unsigned char id[TPKS_ID_SIZE])
+{
+    CRYPTO_SCOPE;
+    RECORD *record = NULL;
+
+    TRY(check_writable(ks));
+    TRY(tpks_name_check(name));
+    TRY(check_policy(policy));
+    TRY(tpks_unlock(ks));
+    TRY(new_record(ks, name, policy, &record));
+    TRY(record_set_key(ks->libctx, record, pkcs8));
+    TRY(record_set_certs(ks->libctx, record, certs));
+    TRY(record_seal(ks->libctx, record, ks->dek, pkcs8));
+    TRY(change(ks, apply_insert, record));
+    if (id != NULL)
+        memcpy(id, record->id, TPKS_ID_SIZE);
+    tpks_log(ks, "record-added", name, TPKS_OK);
+    return TPKS_OK;
+}
+
+static void free_secret(TPKS_SECRET **secret)
+{
+    tpks_secret_free(*secret);
+}
+
+#define SECRET __attribute__((cleanup(free_secret))) TPKS_SECRET
+
+/* Every change of a record's columns seals it again. */
+static tpks_result start_update(TPKS *ks, const TPKS_RECORD *record, TPKS_SECRET **pkcs8,
+                                TPKS_RECORD **out)
+{
+    TRY(check_writable(ks));
+    TRY(tpks_load_key(ks, record, pkcs8));
+    TRY(record_copy(record, out));
+    (*out)->version++;
+    (*out)->changed = (int64_t)time(NULL);
+    return TPKS_OK;
+}
+
+static tpks_result finish_update(TPKS *ks, TPKS_RECORD *record, const TPKS_SECRET *pkcs8,
+                                 const char *event)
+{
+    TRY(record_seal(ks->libctx, record, ks->dek, pkcs8));
+    TRY(change(ks, apply_update, record));
+    tpks_log(ks, event, record->name, TPKS_OK);
+    return TPKS_OK;
+}
+
+tpks_result tpks_set_cert(TPKS *ks, const TPKS_RECORD *record, const TPKS_SECRET *pkcs8,
+                          const STACK_OF(X509) * certs)
+{
+    CRYPTO_SCOPE;
+    RECORD *next = NULL;
+    SECRET *old = NULL;
+
+    TRY(start_update(ks, record, &old, &next));
+    if (pkcs8 != NULL)
+        TRY(record_set_key(ks->libctx, next, pkcs8));
+    TRY(record_set_certs(ks->libctx, next, certs));
+    return finish_update(ks, next, pkcs8 != NULL ? pkcs8 : old, "certificate-set");
+}
+
+tpks_result tpks_set_policy(TPKS *ks, const TPKS_RECORD *record, unsigned policy)
+{
+    CRYPTO_SCOPE;
+    RECORD *next = NULL;
+    SECRET *pkcs8 = NULL;
+
+    TRY(check_policy(policy));
+    TRY(start_update(ks, record, &pkcs8, &next));
+    next->policy = policy;
+    return finish_update(ks, next, pkcs8, "policy-set");
+}
+
+tpks_result tpks_rename(TPKS *ks, const TPKS_RECORD *record, const char *name)
+{
+    CRYPTO_SCOPE;
+    RECORD *next = NULL;
+    SECRET *pkcs8 = NULL;
+
+    TRY(tpks_name_check(name));
+    TRY(start_update(ks, record, &pkcs8, &next));
+    OPENSSL_free(next->name);
+    next->name = OPENSSL_strdup(name);
+    if (next->name == NULL)
+        return fail_memory();
+    return finish_update(ks, next, pkcs8, "record-renamed");
+}
+
+tpks_result tpks_remove(TPKS *ks, const TPKS_RECORD *record)
+{
+    CRYPTO_SCOPE;
+
+    TRY(check_writable(ks));
+    TRY(tpks_unlock(ks));
+    TRY(change(ks, apply_delete, record));
+    tpks_log(ks, "record-removed", record->name, TPKS_OK);
+    return TPKS_OK;
+}

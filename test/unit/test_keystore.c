@@ -1,0 +1,825 @@
+/*
+ * test_keystore.c - the keystore as a whole: every change, every lie that a database can tell
+ *
+ * Storage is SQLite in a temporary folder; the DEK comes from a software slot, which exercises
+ * everything above the token. test_hsm.c has the token.
+ */
+/* Before check.h, which has a macro named fail. */
+#include "keystore_internal.h"
+
+#include <check.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <openssl/evp.h>
+#include <openssl/x509.h>
+#include <sqlite3.h>
+
+#define PASSWORD "correct horse battery staple"
+
+static char folder[64];
+static TPKS_CONFIG *config;
+
+/* ---- a place to work in ---- */
+
+static const char *path_of(const char *name)
+{
+    static char path[4][128];
+    static unsigned turn;
+
+    char *out = path[turn++ % 4];
+    snprintf(out, sizeof(path[0]), "%s/%s", folder, name);
+    return out;
+}
+
+static void setup(void)
+{
+    strcpy(folder, "/tmp/test_keystore.XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    FILE *file = fopen(path_of("keystore.cnf"), "w");
+    ck_assert_ptr_nonnull(file);
+    fprintf(file,
+            "[keystore]\nstore = sqlite:%s/a.db\nstate = %s/state\nallow = web*\n"
+            "[keystore_b]\nstore = sqlite:%s/b.db\nstate = %s/state\n",
+            folder, folder, folder, folder);
+    fchmod(fileno(file), 0644);
+    fclose(file);
+    ck_assert_msg(tpks_config_load(path_of("keystore.cnf"), &config) == TPKS_OK, "%s",
+                  tpks_error_text());
+}
+
+static void teardown(void)
+{
+    char command[96];
+
+    tpks_config_free(config);
+    snprintf(command, sizeof(command), "rm -rf %s", folder);
+    ck_assert_int_eq(system(command), 0);
+}
+
+#define OK(expression) ck_assert_msg((expression) == TPKS_OK, "%s", tpks_error_text())
+#define FAILS(result, expression)                                                                  \
+    do {                                                                                           \
+        tpks_result got_ = (expression);                                                           \
+        ck_assert_msg(got_ == (result), "wanted %s, got %s (%s)", tpks_result_name(result),        \
+                      tpks_result_name(got_), tpks_error_text());                                  \
+    } while (0)
+
+static TPKS_SECRET *secret(const char *text)
+{
+    TPKS_SECRET *s = tpks_secret_copy(text, strlen(text));
+
+    ck_assert_ptr_nonnull(s);
+    return s;
+}
+
+static void create(const char *section)
+{
+    tpks_options options = {.config = config, .keystore = section};
+    TPKS_SECRET *password = secret(PASSWORD);
+    tpks_create_params params = {
+        .software = true, .password = password, .cost = {.t = 1, .m_kib = 8192, .p = 1}};
+
+    OK(tpks_create(&options, &params, NULL));
+    tpks_secret_free(password);
+}
+
+static TPKS *open_as(const char *section, tpks_access access)
+{
+    tpks_options options = {.config = config, .keystore = section, .access = access};
+    TPKS *ks = NULL;
+
+    OK(tpks_open(&options, &ks));
+    return ks;
+}
+
+static tpks_result try_open(tpks_access access, bool accept)
+{
+    tpks_options options = {.config = config, .access = access, .accept_new_anchor = accept};
+    TPKS *ks = NULL;
+    tpks_result result = tpks_open(&options, &ks);
+
+    if (result == TPKS_OK)
+        result = tpks_unlock(ks);
+    tpks_close(ks);
+    return result;
+}
+
+static void sql(const char *db, const char *statement)
+{
+    sqlite3 *handle = NULL;
+    char *error = NULL;
+
+    ck_assert_int_eq(sqlite3_open(path_of(db), &handle), SQLITE_OK);
+    sqlite3_exec(handle, statement, NULL, NULL, &error);
+    ck_assert_msg(error == NULL, "%s", error);
+    sqlite3_close(handle);
+}
+
+static void copy_file(const char *from, const char *to)
+{
+    char command[300];
+
+    snprintf(command, sizeof(command), "cp %s %s", path_of(from), path_of(to));
+    ck_assert_int_eq(system(command), 0);
+}
+
+/* ---- keys and certificates ---- */
+
+static EVP_PKEY *make_key(const char *type)
+{
+    EVP_PKEY *key = NULL;
+
+    if (strcmp(type, "RSA") == 0)
+        key = EVP_PKEY_Q_keygen(NULL, NULL, "RSA", (size_t)2048);
+    else if (strcmp(type, "EC") == 0)
+        key = EVP_PKEY_Q_keygen(NULL, NULL, "EC", "P-256");
+    else
+        key = EVP_PKEY_Q_keygen(NULL, NULL, type);
+    ck_assert_ptr_nonnull(key);
+    return key;
+}
+
+static TPKS_SECRET *pkcs8_of(EVP_PKEY *key)
+{
+    PKCS8_PRIV_KEY_INFO *info = EVP_PKEY2PKCS8(key);
+    unsigned char *der = NULL;
+    int size = i2d_PKCS8_PRIV_KEY_INFO(info, &der);
+
+    ck_assert_int_gt(size, 0);
+    TPKS_SECRET *out = tpks_secret_copy(der, (size_t)size);
+    OPENSSL_clear_free(der, (size_t)size);
+    PKCS8_PRIV_KEY_INFO_free(info);
+    return out;
+}
+
+static STACK_OF(X509) * self_signed(EVP_PKEY *key, const char *cn, long serial)
+{
+    X509 *cert = X509_new();
+    X509_NAME *name = X509_get_subject_name(cert);
+    STACK_OF(X509) *certs = sk_X509_new_null();
+
+    X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8, (const unsigned char *)cn, -1, -1, 0);
+    X509_set_issuer_name(cert, name);
+    X509_set_version(cert, 2);
+    ASN1_INTEGER_set(X509_get_serialNumber(cert), serial);
+    X509_gmtime_adj(X509_getm_notBefore(cert), 0);
+    X509_gmtime_adj(X509_getm_notAfter(cert), 86400);
+    X509_set_pubkey(cert, key);
+    const EVP_MD *md =
+        EVP_PKEY_is_a(key, "ED25519") || EVP_PKEY_is_a(key, "ED448") ? NULL : EVP_sha256();
+    ck_assert_int_gt(X509_sign(cert, key, md), 0);
+    sk_X509_push(certs, cert);
+    return certs;
+}
+
+static void free_certs(STACK_OF(X509) * certs)
+{
+    sk_X509_pop_free(certs, X509_free);
+}
+
+static void add_key(TPKS *ks, const char *name, const char *type)
+{
+    EVP_PKEY *key = make_key(type);
+    TPKS_SECRET *pkcs8 = pkcs8_of(key);
+    STACK_OF(X509) *certs = self_signed(key, name, 4711);
+
+    OK(tpks_add(ks, name, pkcs8, certs, TPKS_MAY_SIGN, NULL));
+    free_certs(certs);
+    tpks_secret_free(pkcs8);
+    EVP_PKEY_free(key);
+}
+
+static TPKS_RECORD *find(TPKS *ks, const char *name)
+{
+    tpks_selector by_name = {.name = name};
+    TPKS_RECORD *record = NULL;
+
+    OK(tpks_find(ks, &by_name, &record));
+    return record;
+}
+
+static tpks_result load(const char *section, const char *name)
+{
+    TPKS *ks = open_as(section, TPKS_LOAD);
+    tpks_selector by_name = {.name = name};
+    TPKS_RECORD *record = NULL;
+    TPKS_SECRET *pkcs8 = NULL;
+    tpks_result result = tpks_find(ks, &by_name, &record);
+
+    if (result == TPKS_OK)
+        result = tpks_load_key(ks, record, &pkcs8);
+    tpks_secret_free(pkcs8);
+    tpks_record_free(record);
+    tpks_close(ks);
+    return result;
+}
+
+static void keystore_with(const char *name, const char *type)
+{
+    create(NULL);
+    TPKS *ks = open_as(NULL, TPKS_WRITE);
+    add_key(ks, name, type);
+    tpks_close(ks);
+}
+
+/* ---- what must work ---- */
+
+START_TEST(keys_of_every_type_come_back)
+{
+    static const char *const types[] = {"RSA", "EC", "ED25519", "ED448"};
+
+    create(NULL);
+    TPKS *ks = open_as(NULL, TPKS_WRITE);
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        EVP_PKEY *key = make_key(types[i]);
+        TPKS_SECRET *pkcs8 = pkcs8_of(key);
+        TPKS_SECRET *again = NULL;
+        OK(tpks_add(ks, types[i], pkcs8, NULL, TPKS_MAY_SIGN, NULL));
+        TPKS_RECORD *record = find(ks, types[i]);
+        ck_assert_str_eq(tpks_record_key_type(record), types[i]);
+        OK(tpks_load_key(ks, record, &again));
+        ck_assert_uint_eq(tpks_secret_size(again), tpks_secret_size(pkcs8));
+        ck_assert_mem_eq(tpks_secret_data(again), tpks_secret_data(pkcs8), tpks_secret_size(pkcs8));
+        tpks_secret_free(again);
+        tpks_record_free(record);
+        tpks_secret_free(pkcs8);
+        EVP_PKEY_free(key);
+    }
+    uint64_t proven = 0;
+    OK(tpks_verify(ks, NULL, NULL, NULL, &proven));
+    ck_assert_uint_eq(proven, 4);
+    tpks_close(ks);
+}
+END_TEST
+
+START_TEST(records_are_found_by_every_selector)
+{
+    create(NULL);
+    TPKS *ks = open_as(NULL, TPKS_WRITE);
+    add_key(ks, "web", "EC");
+    add_key(ks, "mail", "EC");
+    TPKS_RECORD *record = find(ks, "web");
+    size_t size = 0;
+    const unsigned char *der = tpks_record_cert(record, 0, &size);
+    const unsigned char *at = der;
+    X509 *cert = d2i_X509(NULL, &at, (long)size);
+    unsigned char sha256_digest[32], sha1_digest[20];
+    X509_digest(cert, EVP_sha256(), sha256_digest, NULL);
+    X509_digest(cert, EVP_sha1(), sha1_digest, NULL);
+    const unsigned char serial[] = {0x12, 0x67};
+    tpks_selector selectors[] = {
+        {.id = tpks_record_id(record)},
+        {.cert_sha256 = sha256_digest},
+        {.cert_sha1 = sha1_digest},
+        {.spki_sha256 = tpks_record_spki_sha256(record)},
+        {.name = "web", .spki_sha256 = tpks_record_spki_sha256(record)},
+        {.serial = serial, .serial_size = 2, .name = "web"},
+        {0},
+        {0},
+    };
+    X509_NAME_get0_der(X509_get_subject_name(cert), &selectors[6].subject,
+                       &selectors[6].subject_size);
+    X509_NAME_get0_der(X509_get_issuer_name(cert), &selectors[7].issuer, &selectors[7].issuer_size);
+    selectors[7].serial = serial;
+    selectors[7].serial_size = 2;
+    for (size_t i = 0; i < sizeof(selectors) / sizeof(selectors[0]); i++) {
+        TPKS_RECORD *found = NULL;
+        OK(tpks_find(ks, &selectors[i], &found));
+        ck_assert_str_eq(tpks_record_name(found), "web");
+        tpks_record_free(found);
+    }
+    TPKS_RECORD *none = NULL;
+    tpks_selector both = {.serial = serial, .serial_size = 2};
+    tpks_selector pinned = {.name = "mail", .spki_sha256 = tpks_record_spki_sha256(record)};
+    tpks_selector absent = {.name = "nobody"};
+    FAILS(TPKS_AMBIGUOUS, tpks_find(ks, &both, &none));
+    ck_assert_ptr_nonnull(strstr(tpks_error_text(), "\"mail\", \"web\""));
+    FAILS(TPKS_MISMATCH, tpks_find(ks, &pinned, &none));
+    FAILS(TPKS_NOT_FOUND, tpks_find(ks, &absent, &none));
+    X509_free(cert);
+    tpks_record_free(record);
+    tpks_close(ks);
+}
+END_TEST
+
+START_TEST(changes_seal_the_record_again)
+{
+    keystore_with("web", "EC");
+    TPKS *ks = open_as(NULL, TPKS_WRITE);
+    TPKS_RECORD *old = find(ks, "web");
+    EVP_PKEY *key = make_key("ED25519");
+    TPKS_SECRET *pkcs8 = pkcs8_of(key);
+    STACK_OF(X509) *certs = self_signed(key, "renewed", 2);
+
+    FAILS(TPKS_MISMATCH, tpks_set_cert(ks, old, NULL, certs));
+    OK(tpks_set_cert(ks, old, pkcs8, certs));
+    FAILS(TPKS_CONFLICT, tpks_set_cert(ks, old, pkcs8, certs));
+    FAILS(TPKS_CONFLICT, tpks_remove(ks, old));
+    TPKS_RECORD *new = find(ks, "web");
+    ck_assert_str_eq(tpks_record_key_type(new), "ED25519");
+    ck_assert_uint_eq(tpks_record_version(new), 2);
+    OK(tpks_rename(ks, new,
+                   "w\xc3\xa4"
+                   "b; ?%"));
+    tpks_record_free(new);
+    new = find(ks, "w\xc3\xa4"
+                   "b; ?%");
+    OK(tpks_set_policy(ks, new, TPKS_MAY_SIGN | TPKS_MAY_DECRYPT));
+    tpks_record_free(new);
+    OK(load(NULL, "w\xc3\xa4"
+                  "b; ?%"));
+    new = find(ks, "w\xc3\xa4"
+                   "b; ?%");
+    ck_assert_uint_eq(tpks_record_policy(new), TPKS_MAY_SIGN | TPKS_MAY_DECRYPT);
+    OK(tpks_remove(ks, new));
+    FAILS(TPKS_NOT_FOUND, load(NULL, "w\xc3\xa4"
+                                     "b; ?%"));
+    tpks_record_free(new);
+    tpks_record_free(old);
+    free_certs(certs);
+    tpks_secret_free(pkcs8);
+    EVP_PKEY_free(key);
+    tpks_close(ks);
+}
+END_TEST
+
+START_TEST(many_changes_can_be_one)
+{
+    create(NULL);
+    TPKS *ks = open_as(NULL, TPKS_WRITE);
+    OK(tpks_begin(ks));
+    add_key(ks, "a", "EC");
+    tpks_rollback(ks);
+    OK(tpks_begin(ks));
+    add_key(ks, "b", "EC");
+    add_key(ks, "c", "EC");
+    OK(tpks_commit(ks));
+    tpks_status_info status;
+    OK(tpks_status(ks, &status));
+    ck_assert_uint_eq(status.records, 2);
+    ck_assert_uint_eq(status.generation, 2);
+    ck_assert(status.software);
+    ck_assert_str_eq(status.dek_location, "process");
+    tpks_close(ks);
+    FAILS(TPKS_NOT_FOUND, load(NULL, "a"));
+    OK(load(NULL, "c"));
+}
+END_TEST
+
+START_TEST(names_and_keys_are_checked)
+{
+    create(NULL);
+    TPKS *ks = open_as(NULL, TPKS_WRITE);
+    EVP_PKEY *key = make_key("EC");
+    EVP_PKEY *x25519 = make_key("X25519");
+    TPKS_SECRET *pkcs8 = pkcs8_of(key);
+    TPKS_SECRET *unsupported = pkcs8_of(x25519);
+    TPKS_SECRET *trailing = tpks_secret_new(tpks_secret_size(pkcs8) + 1);
+    memcpy(tpks_secret_data(trailing), tpks_secret_data(pkcs8), tpks_secret_size(pkcs8));
+
+    FAILS(TPKS_BAD_INPUT, tpks_add(ks, "", pkcs8, NULL, TPKS_MAY_SIGN, NULL));
+    FAILS(TPKS_BAD_INPUT, tpks_add(ks, "a\nb", pkcs8, NULL, TPKS_MAY_SIGN, NULL));
+    FAILS(TPKS_BAD_INPUT, tpks_add(ks, "/etc", pkcs8, NULL, TPKS_MAY_SIGN, NULL));
+    FAILS(TPKS_BAD_INPUT, tpks_add(ks, "a", trailing, NULL, TPKS_MAY_SIGN, NULL));
+    FAILS(TPKS_BAD_INPUT, tpks_add(ks, "a", pkcs8, NULL, 64, NULL));
+    FAILS(TPKS_UNSUPPORTED, tpks_add(ks, "a", unsupported, NULL, TPKS_MAY_SIGN, NULL));
+    OK(tpks_add(ks, "a", pkcs8, NULL, TPKS_MAY_SIGN, NULL));
+    FAILS(TPKS_EXISTS, tpks_add(ks, "a", pkcs8, NULL, TPKS_MAY_SIGN, NULL));
+    OK(tpks_allowed(ks, "web1"));
+    FAILS(TPKS_NOT_PERMITTED, tpks_allowed(ks, "a"));
+    tpks_secret_free(trailing);
+    tpks_secret_free(unsupported);
+    tpks_secret_free(pkcs8);
+    EVP_PKEY_free(x25519);
+    EVP_PKEY_free(key);
+    tpks_close(ks);
+    ks = open_as(NULL, TPKS_LOAD);
+    TPKS_RECORD *record = find(ks, "a");
+    FAILS(TPKS_NOT_PERMITTED, tpks_remove(ks, record));
+    tpks_record_free(record);
+    tpks_close(ks);
+}
+END_TEST
+
+START_TEST(passwords_and_recovery_keys_unlock)
+{
+    tpks_options options = {.config = config};
+    TPKS_SECRET *password = secret(PASSWORD);
+    TPKS_SECRET *wrong = secret("incorrect horse battery");
+    TPKS_SECRET *recovery = NULL;
+    tpks_create_params params = {.software = true};
+
+    FAILS(TPKS_BAD_INPUT, tpks_create(&options, &params, NULL));
+    ck_assert_int_ne(access(path_of("a.db"), F_OK), 0);
+    params = (tpks_create_params){.software = true,
+                                  .password = password,
+                                  .recovery = true,
+                                  .cost = {.t = 1, .m_kib = 8192, .p = 1}};
+    OK(tpks_create(&options, &params, &recovery));
+    FAILS(TPKS_EXISTS, tpks_create(&options, &params, NULL));
+    TPKS *ks = open_as(NULL, TPKS_LOAD);
+    FAILS(TPKS_WRONG_SECRET, tpks_unlock_with(ks, wrong));
+    OK(tpks_unlock_with(ks, password));
+    tpks_close(ks);
+    ks = open_as(NULL, TPKS_LOAD);
+    OK(tpks_unlock_with(ks, recovery));
+    tpks_close(ks);
+    /* The 1 TiB that a hostile database asks for is refused before it is allocated. */
+    sql("a.db", "UPDATE tpks_slot SET kdf_m_kib = 1073741824 WHERE kind = 3");
+    ks = open_as(NULL, TPKS_LOAD);
+    FAILS(TPKS_TAMPERED, tpks_unlock_with(ks, password));
+    tpks_close(ks);
+    tpks_secret_free(recovery);
+    tpks_secret_free(wrong);
+    tpks_secret_free(password);
+}
+END_TEST
+
+/* ---- what a database can do to us ---- */
+
+/* Flips every bit of a piece of memory, one after the other; `check` must fail for each. */
+typedef bool check_fn(void *arg);
+static void flip_all(void *data, size_t size, check_fn *still_good, void *arg, const char *what)
+{
+    unsigned char *flipped = data;
+
+    for (size_t bit = 0; bit < 8 * size; bit++) {
+        flipped[bit / 8] ^= (unsigned char)(1u << bit % 8);
+        ck_assert_msg(!still_good(arg), "%s: bit %zu can be flipped", what, bit);
+        flipped[bit / 8] ^= (unsigned char)(1u << bit % 8);
+    }
+}
+
+static bool head_is_good(void *arg)
+{
+    const TPKS *ks = arg;
+
+    return head_prove_dek(&ks->head, ks->dek) == TPKS_OK &&
+           head_check_seal(&ks->head, ks->dek) == TPKS_OK;
+}
+
+#define FLIP(member, check, arg) flip_all(&(member), sizeof(member), check, arg, #member)
+#define FLIP_BYTES(member, check, arg) flip_all((member).data, (member).size, check, arg, #member)
+#define FLIP_TEXT(member, check, arg) flip_all(member, strlen(member), check, arg, #member)
+
+START_TEST(every_bit_of_the_head_counts)
+{
+    create(NULL);
+    TPKS *ks = open_as(NULL, TPKS_LOAD);
+    OK(tpks_unlock(ks));
+    head *h = &ks->head;
+    ck_assert(head_is_good(ks));
+    FLIP(h->keystore, head_is_good, ks);
+    FLIP_TEXT(h->label, head_is_good, ks);
+    FLIP(h->format, head_is_good, ks);
+    FLIP(h->required, head_is_good, ks);
+    FLIP(h->optional, head_is_good, ks);
+    FLIP(h->generation, head_is_good, ks);
+    FLIP(h->dek, head_is_good, ks);
+    FLIP(h->seal_nonce, head_is_good, ks);
+    FLIP(h->seal, head_is_good, ks);
+    FLIP(h->deks[0].id, head_is_good, ks);
+    FLIP(h->deks[0].state, head_is_good, ks);
+    FLIP(h->deks[0].check_nonce, head_is_good, ks);
+    FLIP(h->deks[0].check_value, head_is_good, ks);
+    for (size_t i = 0; i < h->slot_count; i++) {
+        slot_row *slot = &h->slots[i];
+        FLIP(slot->id, head_is_good, ks);
+        FLIP(slot->kind, head_is_good, ks);
+        FLIP(slot->state, head_is_good, ks);
+        FLIP_TEXT(slot->label, head_is_good, ks);
+        FLIP_TEXT(slot->host, head_is_good, ks);
+        FLIP(slot->kdf_version, head_is_good, ks);
+        FLIP(slot->cost, head_is_good, ks);
+        FLIP_BYTES(slot->salt, head_is_good, ks);
+        FLIP(slot->created, head_is_good, ks);
+    }
+    for (size_t i = 0; i < h->wrap_count; i++) {
+        wrap_row *wrap = &h->wraps[i];
+        FLIP(wrap->slot, head_is_good, ks);
+        FLIP(wrap->dek, head_is_good, ks);
+        FLIP(wrap->algorithm, head_is_good, ks);
+        FLIP_BYTES(wrap->iv, head_is_good, ks);
+        FLIP_BYTES(wrap->wrapped, head_is_good, ks);
+        FLIP_BYTES(wrap->commitment, head_is_good, ks);
+    }
+    h->slot_count--; /* a row left out is no better */
+    ck_assert(!head_is_good(ks));
+    h->slot_count++;
+    ck_assert(head_is_good(ks));
+    tpks_close(ks);
+}
+END_TEST
+
+struct record_and_ks {
+    TPKS *ks;
+    TPKS_RECORD *record;
+};
+
+static bool record_is_good(void *arg)
+{
+    struct record_and_ks *both = arg;
+    TPKS_SECRET *pkcs8 = NULL;
+    bool good = record_check_certs(NULL, both->record) == TPKS_OK &&
+                record_open(both->record, both->ks->dek, &pkcs8) == TPKS_OK;
+
+    tpks_secret_free(pkcs8);
+    return good;
+}
+
+START_TEST(every_bit_of_a_record_counts)
+{
+    keystore_with("web", "EC");
+    TPKS *ks = open_as(NULL, TPKS_LOAD);
+    OK(tpks_unlock(ks));
+    TPKS_RECORD *r = find(ks, "web");
+    struct record_and_ks both = {ks, r};
+    ck_assert(record_is_good(&both));
+    FLIP(r->keystore, record_is_good, &both);
+    FLIP(r->id, record_is_good, &both);
+    FLIP_TEXT(r->name, record_is_good, &both);
+    FLIP(r->version, record_is_good, &both);
+    FLIP(r->dek, record_is_good, &both);
+    FLIP_TEXT(r->key_type, record_is_good, &both);
+    FLIP_BYTES(r->spki, record_is_good, &both);
+    FLIP(r->spki_sha256, record_is_good, &both);
+    FLIP(r->policy, record_is_good, &both);
+    FLIP(r->created, record_is_good, &both);
+    FLIP(r->changed, record_is_good, &both);
+    FLIP(r->seal_algorithm, record_is_good, &both);
+    FLIP(r->certs_digest, record_is_good, &both);
+    FLIP(r->nonce, record_is_good, &both);
+    FLIP_BYTES(r->sealed, record_is_good, &both);
+    FLIP_BYTES(r->certs[0], record_is_good, &both);
+    ck_assert(record_is_good(&both));
+    tpks_record_free(r);
+    tpks_close(ks);
+}
+END_TEST
+
+/* One flipped bit in each column of the file: the whole way through the plugin and the schema. */
+START_TEST(a_flipped_bit_in_the_file_is_noticed)
+{
+    static const char *const changes[] = {
+        "UPDATE tpks_header SET label = 'x'",
+        "UPDATE tpks_header SET generation = generation + 1",
+        "UPDATE tpks_header SET optional = 1",
+        "UPDATE tpks_header SET seal = zeroblob(48)",
+        "UPDATE tpks_header SET seal = zeroblob(47)",
+        "UPDATE tpks_header SET dek = zeroblob(16)",
+        "UPDATE tpks_header SET keystore = zeroblob(16)",
+        "UPDATE tpks_dek SET check_value = zeroblob(48)",
+        "UPDATE tpks_dek SET state = 2",
+        "UPDATE tpks_dek SET extension = x'000100000000'",
+        "DELETE FROM tpks_slot WHERE kind = 3",
+        "UPDATE tpks_slot SET created = created + 1",
+        "UPDATE tpks_slot SET host = 'elsewhere'",
+        "UPDATE tpks_slot SET salt = x'00' WHERE kind = 3",
+        "UPDATE tpks_wrap SET algorithm = 1 WHERE algorithm = 8",
+        "UPDATE tpks_wrap SET wrapped = x'00' WHERE algorithm = 7",
+        "DELETE FROM tpks_wrap",
+        "UPDATE tpks_record SET policy = 7",
+        "UPDATE tpks_record SET version = 2",
+        "UPDATE tpks_record SET key_type = 'RSA'",
+        "UPDATE tpks_record SET nonce = zeroblob(12)",
+        "UPDATE tpks_record SET sealed = zeroblob(40)",
+        "UPDATE tpks_record SET sealed = x''",
+        "UPDATE tpks_record SET spki_sha256 = zeroblob(32)",
+        "UPDATE tpks_record SET policy = 'sign'",
+        "UPDATE tpks_record SET extension = x'00'",
+        "UPDATE tpks_certificate SET der = x'3000'",
+        "UPDATE tpks_certificate SET position = 1",
+        "DELETE FROM tpks_certificate",
+    };
+
+    keystore_with("web", "EC");
+    copy_file("a.db", "good.db");
+    for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
+        copy_file("good.db", "a.db");
+        sql("a.db", changes[i]);
+        tpks_options options = {.config = config};
+        TPKS *ks = NULL;
+        tpks_result result = tpks_open(&options, &ks);
+        tpks_close(ks);
+        if (result == TPKS_OK)
+            result = load(NULL, "web");
+        ck_assert_msg(result == TPKS_TAMPERED, "%s: %s (%s)", changes[i], tpks_result_name(result),
+                      tpks_error_text());
+    }
+    copy_file("good.db", "a.db");
+    OK(load(NULL, "web"));
+}
+END_TEST
+
+START_TEST(newer_formats_are_recognised)
+{
+    keystore_with("web", "EC");
+    copy_file("a.db", "good.db");
+    static const char *const changes[] = {
+        "PRAGMA user_version = 2",
+        "UPDATE tpks_header SET format = 2",
+        "UPDATE tpks_header SET required = 4",
+        "UPDATE tpks_slot SET extension = x'800100000000'",
+    };
+    for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
+        copy_file("good.db", "a.db");
+        sql("a.db", changes[i]);
+        FAILS(TPKS_NEWER_FORMAT, try_open(TPKS_LOAD, false));
+    }
+    copy_file("good.db", "a.db");
+    sql("a.db", "PRAGMA application_id = 7");
+    FAILS(TPKS_NOT_A_KEYSTORE, try_open(TPKS_LOAD, false));
+    sql("a.db", "DROP TABLE tpks_wrap");
+    ck_assert_int_ne(try_open(TPKS_LOAD, false), TPKS_OK);
+}
+END_TEST
+
+START_TEST(rows_cannot_be_swapped_or_moved)
+{
+    create(NULL);
+    create("b");
+    TPKS *ks = open_as(NULL, TPKS_WRITE);
+    add_key(ks, "one", "EC");
+    add_key(ks, "two", "EC");
+    tpks_close(ks);
+    copy_file("a.db", "good.db");
+    /* The sealed keys of two records swapped. */
+    sql("a.db", "CREATE TEMP TABLE t AS SELECT name, nonce, sealed FROM tpks_record;"
+                "UPDATE tpks_record SET (nonce, sealed) = (SELECT nonce, sealed FROM t"
+                " WHERE t.name <> tpks_record.name)");
+    FAILS(TPKS_TAMPERED, load(NULL, "one"));
+    /* The names of two records swapped. */
+    copy_file("good.db", "a.db");
+    sql("a.db", "UPDATE tpks_record SET name = 'x' WHERE name = 'one';"
+                "UPDATE tpks_record SET name = 'one' WHERE name = 'two';"
+                "UPDATE tpks_record SET name = 'two' WHERE name = 'x'");
+    FAILS(TPKS_TAMPERED, load(NULL, "one"));
+    FAILS(TPKS_TAMPERED, load(NULL, "two"));
+    /* The certificates of two records swapped. */
+    copy_file("good.db", "a.db");
+    sql("a.db", "CREATE TEMP TABLE t AS SELECT record, der FROM tpks_certificate;"
+                "UPDATE tpks_certificate SET der = (SELECT der FROM t"
+                " WHERE t.record <> tpks_certificate.record)");
+    FAILS(TPKS_TAMPERED, load(NULL, "one"));
+    /* A record copied into another keystore. */
+    copy_file("good.db", "a.db");
+    char statement[400];
+    snprintf(statement, sizeof(statement),
+             "ATTACH '%s' AS a; INSERT INTO tpks_record SELECT * FROM a.tpks_record;"
+             "INSERT INTO tpks_certificate SELECT * FROM a.tpks_certificate;"
+             "UPDATE tpks_record SET keystore = (SELECT keystore FROM tpks_header),"
+             " dek = (SELECT dek FROM tpks_header);"
+             "UPDATE tpks_certificate SET keystore = (SELECT keystore FROM tpks_header)",
+             path_of("a.db"));
+    sql("b.db", statement);
+    FAILS(TPKS_TAMPERED, load("b", "one"));
+    OK(load(NULL, "one"));
+}
+END_TEST
+
+START_TEST(a_replaced_dek_is_noticed)
+{
+    char statement[400];
+
+    keystore_with("web", "EC");
+    create("b");
+    copy_file("a.db", "good.db");
+    snprintf(statement, sizeof(statement),
+             "ATTACH '%s' AS b;"
+             "UPDATE tpks_dek SET (check_nonce, check_value) = (SELECT check_nonce, check_value"
+             " FROM b.tpks_dek)",
+             path_of("b.db"));
+    sql("a.db", statement);
+    FAILS(TPKS_TAMPERED, load(NULL, "web"));
+    /* The whole other database in its place, under this host's memory of the first one. */
+    copy_file("b.db", "a.db");
+    snprintf(statement, sizeof(statement),
+             "ATTACH '%s' AS a;"
+             "UPDATE tpks_header SET keystore = (SELECT keystore FROM a.tpks_header);"
+             "UPDATE tpks_dek SET keystore = (SELECT keystore FROM a.tpks_header);"
+             "UPDATE tpks_slot SET keystore = (SELECT keystore FROM a.tpks_header);"
+             "UPDATE tpks_wrap SET keystore = (SELECT keystore FROM a.tpks_header)",
+             path_of("good.db"));
+    sql("a.db", statement);
+    FAILS(TPKS_TAMPERED, try_open(TPKS_WRITE, false));
+    FAILS(TPKS_TAMPERED, try_open(TPKS_LOAD, false));
+}
+END_TEST
+
+START_TEST(a_rolled_back_database_is_noticed)
+{
+    keystore_with("web", "EC");
+    copy_file("a.db", "old.db");
+    TPKS *ks = open_as(NULL, TPKS_WRITE);
+    add_key(ks, "web2", "EC");
+    tpks_close(ks);
+    copy_file("a.db", "new.db");
+    copy_file("old.db", "a.db");
+    FAILS(TPKS_ROLLED_BACK, try_open(TPKS_WRITE, false));
+    OK(load(NULL, "web"));
+    copy_file("new.db", "a.db");
+    OK(try_open(TPKS_WRITE, false));
+    copy_file("old.db", "a.db");
+    OK(try_open(TPKS_WRITE, true));
+    OK(try_open(TPKS_WRITE, false));
+}
+END_TEST
+
+/* ---- several at once ---- */
+
+START_TEST(many_writers_lose_nothing)
+{
+    enum { WRITERS = 4, EACH = 6 };
+    pid_t pids[WRITERS];
+
+    create(NULL);
+    for (int w = 0; w < WRITERS; w++) {
+        pids[w] = fork();
+        if (pids[w] != 0)
+            continue;
+        TPKS *ks = open_as(NULL, TPKS_WRITE);
+        for (int i = 0; i < EACH; i++) {
+            char name[32];
+            snprintf(name, sizeof(name), "key %d %d", w, i);
+            add_key(ks, name, "ED25519");
+        }
+        tpks_close(ks);
+        _exit(0);
+    }
+    for (int w = 0; w < WRITERS; w++) {
+        int status = 0;
+        ck_assert_int_eq(waitpid(pids[w], &status, 0), pids[w]);
+        ck_assert_int_eq(status, 0);
+    }
+    TPKS *ks = open_as(NULL, TPKS_LOAD);
+    tpks_status_info status;
+    uint64_t proven = 0;
+    OK(tpks_status(ks, &status));
+    ck_assert_uint_eq(status.records, WRITERS * EACH);
+    ck_assert_uint_eq(status.generation, 1 + WRITERS * EACH);
+    OK(tpks_verify(ks, NULL, NULL, NULL, &proven));
+    ck_assert_uint_eq(proven, WRITERS * EACH);
+    tpks_close(ks);
+}
+END_TEST
+
+START_TEST(a_backup_is_a_whole_keystore)
+{
+    keystore_with("web", "EC");
+    TPKS *ks = open_as(NULL, TPKS_LOAD);
+    OK(tpks_backup(ks, path_of("copy.db")));
+    FAILS(TPKS_EXISTS, tpks_backup(ks, path_of("copy.db")));
+    tpks_close(ks);
+    copy_file("copy.db", "a.db");
+    OK(load(NULL, "web"));
+    OK(try_open(TPKS_WRITE, false));
+}
+END_TEST
+
+START_TEST(a_lost_dek_file_is_a_missing_kek)
+{
+    char command[200];
+
+    keystore_with("web", "EC");
+    snprintf(command, sizeof(command), "rm %s/state/*.dek", folder);
+    ck_assert_int_eq(system(command), 0);
+    FAILS(TPKS_KEK_MISSING, load(NULL, "web"));
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("keystore");
+    TCase *tests = tcase_create("keystore");
+
+    tcase_set_timeout(tests, 300);
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_add_test(tests, keys_of_every_type_come_back);
+    tcase_add_test(tests, records_are_found_by_every_selector);
+    tcase_add_test(tests, changes_seal_the_record_again);
+    tcase_add_test(tests, many_changes_can_be_one);
+    tcase_add_test(tests, names_and_keys_are_checked);
+    tcase_add_test(tests, passwords_and_recovery_keys_unlock);
+    tcase_add_test(tests, every_bit_of_the_head_counts);
+    tcase_add_test(tests, every_bit_of_a_record_counts);
+    tcase_add_test(tests, a_flipped_bit_in_the_file_is_noticed);
+    tcase_add_test(tests, newer_formats_are_recognised);
+    tcase_add_test(tests, rows_cannot_be_swapped_or_moved);
+    tcase_add_test(tests, a_replaced_dek_is_noticed);
+    tcase_add_test(tests, a_rolled_back_database_is_noticed);
+    tcase_add_test(tests, many_writers_lose_nothing);
+    tcase_add_test(tests, a_backup_is_a_whole_keystore);
+    tcase_add_test(tests, a_lost_dek_file_is_a_missing_kek);
+    suite_add_tcase(suite, tests);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? 0 : 1;
+}
