@@ -1,0 +1,214 @@
+/*
+ * load.c - from a keystore to keys
+ */
+#include "load.h"
+
+#include <string.h>
+
+#include <openssl/core_names.h>
+#include <openssl/crypto.h>
+#include <openssl/params.h>
+
+#include "error.h"
+
+struct source {
+    CONTEXT *context;
+    TPKS_CONFIG *config;
+    char *name;
+    TPKS *keystore;
+    OSSL_PASSPHRASE_CALLBACK *ask;
+    void *ask_arg;
+    bool asked;
+};
+
+static void secret_free(TPKS_SECRET **secret)
+{
+    tpks_secret_free(*secret);
+}
+
+static void key_release(KEY **key)
+{
+    key_free(*key);
+}
+
+static void text_free(char **text)
+{
+    OPENSSL_free(*text);
+}
+
+/* tpks_ask_fn: hands the question on to the program. No answer and an empty one are the same. */
+static int ask(void *arg, tpks_purpose purpose, const char *info, char *buffer, size_t size,
+               size_t *length)
+{
+    SOURCE *source = arg;
+    OSSL_PARAM params[] = {
+        OSSL_PARAM_construct_utf8_string(OSSL_PASSPHRASE_PARAM_INFO, (char *)info, 0),
+        OSSL_PARAM_construct_end()};
+
+    (void)purpose;
+    if (source->ask == NULL || source->asked)
+        return 0;
+    source->asked = true;
+    *length = 0;
+    return source->ask(buffer, size, length, params, source->ask_arg) > 0 && *length > 0;
+}
+
+static tpks_result open_keystore(SOURCE *source)
+{
+    const tpks_options options = {
+        .config = source->config,
+        .keystore = source->name,
+        .libctx = context_libctx(source->context),
+        .access = TPKS_LOAD,
+        .ask = ask,
+        .ask_arg = source,
+    };
+
+    return tpks_open(&options, &source->keystore);
+}
+
+SOURCE *source_open(CONTEXT *context, const char *keystore)
+{
+    SOURCE *source = OPENSSL_zalloc(sizeof(*source));
+
+    if (source == NULL)
+        return NULL;
+    source->context = context;
+    source->name = OPENSSL_strdup(keystore);
+    source->config = context_config(context);
+    if (source->name == NULL || source->config == NULL ||
+        RAISE_RESULT(context, open_keystore(source)) != TPKS_OK) {
+        source_close(source);
+        return NULL;
+    }
+    return source;
+}
+
+void source_close(SOURCE *source)
+{
+    if (source == NULL)
+        return;
+    tpks_close(source->keystore);
+    tpks_config_free(source->config);
+    OPENSSL_free(source->name);
+    OPENSSL_free(source);
+}
+
+void source_set_ask(SOURCE *source, OSSL_PASSPHRASE_CALLBACK *callback, void *arg)
+{
+    source->ask = callback;
+    source->ask_arg = arg;
+}
+
+TPKS *source_keystore(const SOURCE *source)
+{
+    return source->keystore;
+}
+
+static tpks_result allowed(const SOURCE *source, const TPKS_RECORD *record)
+{
+    tpks_result result = tpks_allowed(source->keystore, tpks_record_name(record));
+
+    RAISE_RESULT(source->context, result);
+    if (result != TPKS_OK)
+        tpks_log(source->keystore, "load", tpks_record_name(record), result);
+    return result;
+}
+
+TPKS_RECORD *source_find(const SOURCE *source, const tpks_selector *selector)
+{
+    TPKS_RECORD *record = NULL;
+
+    if (RAISE_RESULT(source->context, tpks_find(source->keystore, selector, &record)) != TPKS_OK)
+        return NULL;
+    if (allowed(source, record) != TPKS_OK) {
+        tpks_record_free(record);
+        return NULL;
+    }
+    return record;
+}
+
+static const KEY_TYPE *record_type(const SOURCE *source, const TPKS_RECORD *record)
+{
+    const KEY_TYPE *type = key_type_find(tpks_record_key_type(record));
+
+    if (type == NULL)
+        RAISE(source->context, TPKS_UNSUPPORTED,
+              "%s: keys of type %s cannot be used through this version of the provider",
+              tpks_record_name(record), tpks_record_key_type(record));
+    return type;
+}
+
+KEY *source_public_key(const SOURCE *source, const TPKS_RECORD *record)
+{
+    const KEY_TYPE *type = record_type(source, record);
+    const unsigned char *spki;
+    size_t size;
+
+    if (type == NULL)
+        return NULL;
+    spki = tpks_record_spki(record, &size);
+    return key_decode(source->context, type, "SubjectPublicKeyInfo", spki, size);
+}
+
+static bool same_public_half(const KEY *key, const KEY *public_key)
+{
+    OSSL_FUNC_keymgmt_match_fn *match =
+        ORIGINAL(&key_type(key)->keymgmt, OSSL_FUNC_KEYMGMT_MATCH, OSSL_FUNC_keymgmt_match_fn);
+
+    return match != NULL &&
+           match(key_data((KEY *)key), key_data((KEY *)public_key), OSSL_KEYMGMT_SELECT_PUBLIC_KEY);
+}
+
+/* The bytes of the private key are wiped as soon as they have become a key. */
+static KEY *decrypt(const SOURCE *source, const TPKS_RECORD *record, const KEY_TYPE *type)
+{
+    __attribute__((cleanup(secret_free))) TPKS_SECRET *pkcs8 = NULL;
+    tpks_result result = tpks_load_key(source->keystore, record, &pkcs8);
+
+    RAISE_RESULT(source->context, result);
+    tpks_log(source->keystore, "load", tpks_record_name(record), result);
+    if (result != TPKS_OK)
+        return NULL;
+    return key_decode(source->context, type, "PrivateKeyInfo", tpks_secret_data_const(pkcs8),
+                      tpks_secret_size(pkcs8));
+}
+
+static KEY *checked(const SOURCE *source, const TPKS_RECORD *record, KEY *key)
+{
+    __attribute__((cleanup(key_release))) KEY *public_key = source_public_key(source, record);
+    __attribute__((cleanup(text_free))) char *uri = source_uri(source, record);
+
+    if (public_key == NULL)
+        return NULL;
+    if (!same_public_half(key, public_key)) {
+        RAISE(source->context, TPKS_TAMPERED,
+              "%s: the private key is not that of the record's public key: "
+              "run trustpoint-keystore verify and restore a backup",
+              tpks_record_name(record));
+        return NULL;
+    }
+    if (uri == NULL || !key_set_private(key, uri, tpks_record_policy(record)))
+        return NULL;
+    return key;
+}
+
+KEY *source_private_key(const SOURCE *source, const TPKS_RECORD *record)
+{
+    const KEY_TYPE *type = record_type(source, record);
+    KEY *key = type == NULL ? NULL : decrypt(source, record, type);
+
+    if (key == NULL)
+        return NULL;
+    if (checked(source, record, key) == NULL) {
+        key_free(key);
+        return NULL;
+    }
+    context_warm_up(source->context);
+    return key;
+}
+
+char *source_uri(const SOURCE *source, const TPKS_RECORD *record)
+{
+    return tpks_uri_build(source->name, tpks_record_name(record));
+}

@@ -1,0 +1,210 @@
+/*
+ * cmd_init.c - trustpoint-keystore init: a new keystore, and its configuration if there is none
+ */
+#include <errno.h>
+#include <grp.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "config_write.h"
+#include "options.h"
+#include "output.h"
+#include "secrets.h"
+
+typedef struct init_options {
+    config_values values;
+    bool software, recovery, no_recovery;
+    const char *label;
+    unsigned long kdf_memory, kdf_passes;
+} init_options;
+
+static int check_ways_back(const APP *app, const init_options *options)
+{
+    if (options->no_recovery && (options->recovery || secrets_given(app)))
+        return complain(EX_USAGE, "--no-recovery means no way back at all; leave it out, or leave "
+                                  "out --recovery and the password");
+    if ((options->kdf_memory == 0) != (options->kdf_passes == 0))
+        return complain(EX_USAGE, "--kdf-memory and --kdf-passes belong together");
+    if (options->kdf_memory > 1024 || options->kdf_passes > 32)
+        return complain(EX_USAGE, "--kdf-memory can be at most 1024 MiB and --kdf-passes 32");
+    return EX_OK;
+}
+
+static int check_fit(TPKS_SECRET *password)
+{
+    return complain_result(tpks_password_check(password));
+}
+
+/* *password stays NULL when there is to be no password slot. */
+static int get_password(const APP *app, const init_options *options, TPKS_SECRET **password)
+{
+    if (options->no_recovery)
+        return EX_OK;
+    if (secrets_given(app)) {
+        DO(secrets_read_given(app, password));
+        return check_fit(*password);
+    }
+    if (options->recovery && !secrets_have_terminal())
+        return EX_OK;
+    if (options->recovery)
+        return secrets_prompt_new("New backup password (empty: only the recovery key): ", true,
+                                  password);
+    return secrets_prompt_new("New backup password: ", false, password);
+}
+
+/* ---- the recovery key ---------------------------------------------------------------------------
+ */
+
+static int print_recovery_key(const TPKS_SECRET *key)
+{
+    if (fwrite(tpks_secret_data_const(key), 1, tpks_secret_size(key), stdout) <
+            tpks_secret_size(key) ||
+        putchar('\n') == EOF)
+        return complain(EX_OSERR, "cannot print the recovery key: %s", strerror(errno));
+    return output_finish();
+}
+
+/* What was typed is proven by opening the new keystore with it. */
+static bool opens(APP *app, const TPKS_SECRET *typed)
+{
+    tpks_options options = app_options(app, TPKS_LOAD);
+    TPKS *ks = NULL;
+    tpks_result result = tpks_open(&options, &ks);
+
+    if (result == TPKS_OK)
+        result = tpks_unlock_with(ks, typed);
+    if (result != TPKS_OK)
+        say("%s", tpks_error_text());
+    tpks_close(ks);
+    return result == TPKS_OK;
+}
+
+static int confirm_recovery_key(APP *app)
+{
+    for (int i = 0; i < 3; i++) {
+        AUTO(secret) TPKS_SECRET *typed = NULL;
+
+        DO(secrets_prompt("Write the recovery key down, then type it here: ", &typed));
+        if (opens(app, typed))
+            return EX_OK;
+    }
+    return complain(EX_NOPERM, "the recovery key was not typed correctly. The keystore exists and "
+                               "the key shown above opens it: make sure that you have it");
+}
+
+static int hand_out_recovery_key(APP *app, const TPKS_SECRET *key)
+{
+    if (key == NULL)
+        return EX_OK;
+    DO(print_recovery_key(key));
+    say("the line above is the recovery key: it is shown only this once and opens the keystore "
+        "without the HSM; keep it offline");
+    if (isatty(STDOUT_FILENO) && secrets_have_terminal())
+        return confirm_recovery_key(app);
+    return EX_OK;
+}
+
+/* ---- the keystore
+ * ----------------------------------------------------------------------------------- */
+
+static void report(APP *app, const init_options *options, bool has_password, bool wrote_config)
+{
+    const char *store = tpks_config_get(app->config, app->keystore, "store");
+    const char *token = tpks_config_get(app->config, app->keystore, "token");
+    const char *path = app->config_path != NULL ? app->config_path : tpks_config_default_path();
+
+    if (wrote_config)
+        say("wrote the configuration %s", path);
+    say("made the keystore %s", store != NULL ? store : "");
+    if (options->software)
+        say("its DEK lies in a file below %s: whoever reads that file and the database has the "
+            "keys",
+            tpks_config_get(app->config, app->keystore, "state"));
+    else
+        say("its KEK is in the token %s", token != NULL ? token : "");
+    say("ways back without the HSM: %s%s%s", has_password ? "backup password" : "",
+        has_password && options->recovery ? ", " : "",
+        options->recovery ? "recovery key"
+        : has_password    ? ""
+                          : "none");
+    say("next: \"" PROGRAM " import NAME FILE\" or \"" PROGRAM " generate NAME\"; then "
+        "\"" PROGRAM " doctor\" and, when records are in it, \"" PROGRAM " backup FILE\"");
+}
+
+/* Said before anybody is asked for a password. */
+static int check_absent(APP *app)
+{
+    if (!config_keystore_exists(app))
+        return EX_OK;
+    return complain(EX_CANTCREAT, "%s exists already; init never replaces a file",
+                    tpks_config_get(app->config, app->keystore, "store"));
+}
+
+static int create(APP *app, const init_options *options, bool wrote_config)
+{
+    AUTO(secret) TPKS_SECRET *password = NULL;
+    AUTO(secret) TPKS_SECRET *recovery_key = NULL;
+    tpks_options open_options = app_options(app, TPKS_WRITE);
+    tpks_create_params params = {
+        .label = options->label,
+        .software = options->software,
+        .recovery = options->recovery,
+        .no_way_back = options->no_recovery,
+    };
+
+    DO(check_absent(app));
+    DO(get_password(app, options, &password));
+    params.password = password;
+    if (options->kdf_passes != 0)
+        params.cost = (tpks_kdf_cost){.t = (uint32_t)options->kdf_passes,
+                                      .m_kib = (uint32_t)options->kdf_memory * 1024,
+                                      .p = 1};
+    DO(complain_result(tpks_create(&open_options, &params, &recovery_key)));
+    report(app, options, password != NULL, wrote_config);
+    return hand_out_recovery_key(app, recovery_key);
+}
+
+/* A configuration that this run wrote goes again when no keystore came of it. */
+static int init(APP *app, init_options *options)
+{
+    bool wrote = false;
+    int code;
+
+    DO(check_ways_back(app, options));
+    code = config_prepare(app, &options->values, options->software, &wrote);
+    if (code == EX_OK)
+        code = create(app, options, wrote);
+    if (code != EX_OK && wrote && !config_keystore_exists(app))
+        config_remove(app);
+    return code;
+}
+
+int command_init(APP *app, int argc, char **argv)
+{
+    init_options o = {.software = false};
+    const option_spec specs[] = {
+        {"store", OPTION_TEXT, &o.values.store, "sqlite:PATH", "database, for a new configuration"},
+        {"token", OPTION_TEXT, &o.values.token, "pkcs11:...", "HSM, for a new configuration"},
+        {"state", OPTION_TEXT, &o.values.state, "DIR", "state folder, for a new configuration"},
+        {"software", OPTION_FLAG, &o.software, NULL, "no HSM: the DEK lies in a file"},
+        {"label", OPTION_TEXT, &o.label, "TEXT", "name of the keystore for humans"},
+        {"recovery", OPTION_FLAG, &o.recovery, NULL, "print a recovery key on standard output"},
+        {"no-recovery", OPTION_FLAG, &o.no_recovery, NULL,
+         "no password and no recovery key: when the HSM is lost, all keys are"},
+        {"kdf-memory", OPTION_NUMBER, &o.kdf_memory, "MIB", "memory of Argon2id"},
+        {"kdf-passes", OPTION_NUMBER, &o.kdf_passes, "N", "passes of Argon2id"},
+        {NULL, OPTION_FLAG, NULL, NULL, NULL},
+    };
+    const command_usage usage = {
+        "init", "", "Makes a new keystore; --password-file names its new backup password.",
+        specs,  0,  0};
+    char **arguments;
+    int count;
+
+    DO(options_parse(app, &usage, argc, argv, &arguments, &count));
+    return init(app, &o);
+}

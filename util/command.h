@@ -1,0 +1,95 @@
+/*
+ * command.h - what all commands of trustpoint-keystore share
+ *
+ * A function that can fail returns an exit code of sysexits(3) and has then already said on
+ * stderr which thing, why, and what to do; 0 means success. Everything here belongs to the one
+ * thread of the command.
+ */
+#ifndef TRUSTPOINT_UTIL_COMMAND_H
+#define TRUSTPOINT_UTIL_COMMAND_H
+
+#include <stdbool.h>
+#include <sysexits.h>
+
+#include <openssl/crypto.h>
+
+#include "keystore.h"
+
+#define PROGRAM "trustpoint-keystore"
+
+/* One run of the command: the global options and what was opened for them. */
+typedef struct app {
+    const char *config_path;   /* --config or TRUSTPOINT_KEYSTORE_CONF; NULL: the default path */
+    const char *keystore;      /* --keystore, or NULL */
+    const char *password_file; /* --password-file, or NULL */
+    unsigned long password_fd; /* --password-fd, or NO_FD */
+    bool accept_new_anchor;    /* --accept-new-anchor */
+    bool never_ask;            /* commands that only report must not start a restore */
+    OSSL_LIB_CTX *libctx;      /* with the default provider only: this program never loads ours */
+    TPKS_CONFIG *config;
+    TPKS *ks;
+} APP;
+
+#define NO_FD ((unsigned long)-1)
+
+typedef int command_fn(APP *app, int argc, char **argv);
+
+command_fn command_backup, command_cert, command_csr, command_delete, command_doctor,
+    command_export, command_generate, command_import, command_init, command_list, command_policy,
+    command_rename, command_set_cert, command_show, command_slots, command_status, command_stub,
+    command_verify;
+
+/* Prints the commands that there are. */
+void print_overview(void);
+
+/* Returns on failure, passing the exit code on. */
+#define DO(expression)                                                                             \
+    do {                                                                                           \
+        int do_code_ = (expression);                                                               \
+        if (do_code_ != EX_OK)                                                                     \
+            return do_code_;                                                                       \
+    } while (0)
+
+/* ---- errors (error.c) ------------------------------------------------------------------------ */
+
+/* Says "trustpoint-keystore: TEXT" on stderr, control characters escaped; returns `exit_code`. */
+int complain(int exit_code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Says what the library's last failure was; returns the exit code of `result`, 0 for TPKS_OK. */
+int complain_result(tpks_result result);
+/* Says `what` with the reason of libcrypto's newest error, and empties its queue. */
+int complain_crypto(int exit_code, const char *what);
+/* Says `what`, the file and errno's text; EX_NOINPUT, EX_NOPERM, EX_CANTCREAT or EX_OSERR. */
+int complain_file(const char *what, const char *path);
+/* Out of memory. */
+int complain_memory(void);
+/* Says something on stderr that is no failure. */
+void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The exit code that a result stands for. */
+int exit_code_of(tpks_result result);
+
+/* ---- the keystore (app.c) -------------------------------------------------------------------- */
+
+/* Reads the configuration file once. */
+int app_configure(APP *app);
+/* Opens the keystore; with --password-file or --password-fd also unlocks it with that password. */
+int app_open(APP *app, tpks_access access);
+/* The options that app_open() opens with, for tpks_create(). */
+tpks_options app_options(APP *app, tpks_access access);
+/* The record of that name; free with tpks_record_free(). */
+int app_find(APP *app, const char *name, TPKS_RECORD **out);
+/* Closes what is open; may be called twice. */
+void app_close(APP *app);
+
+/* ---- cleanup functions for __attribute__((cleanup)) --------------------------------------------
+ */
+
+#define CLEANUP(type, function, name)                                                              \
+    static inline void name(type *object)                                                          \
+    {                                                                                              \
+        function(*object);                                                                         \
+    }
+CLEANUP(TPKS_RECORD *, tpks_record_free, cleanup_record)
+CLEANUP(TPKS_SECRET *, tpks_secret_free, cleanup_secret)
+#define AUTO(name) __attribute__((cleanup(cleanup_##name)))
+
+#endif

@@ -1,0 +1,107 @@
+/*
+ * main.c - trustpoint-keystore: creates and tends a keystore
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+
+#include <openssl/crypto.h>
+#include <openssl/provider.h>
+
+#include "command.h"
+#include "options.h"
+#include "output.h"
+
+typedef struct command {
+    const char *name;
+    command_fn *run;
+    const char *summary;
+} command;
+
+static const command commands[] = {
+    {"init", command_init, "make a new keystore"},
+    {"import", command_import, "take in a private key with its certificates"},
+    {"generate", command_generate, "make a new private key"},
+    {"list", command_list, "list the records"},
+    {"show", command_show, "show one record"},
+    {"set-cert", command_set_cert, "renew a record's certificates, or its key with them"},
+    {"cert", command_cert, "write a record's certificates as PEM"},
+    {"csr", command_csr, "write a certificate request signed with a record's key"},
+    {"rename", command_rename, "give a record another name"},
+    {"delete", command_delete, "delete a record"},
+    {"policy", command_policy, "show or change what a key may be used for"},
+    {"stub", command_stub, "write a PEM file that names a record, for programs that open files"},
+    {"export", command_export, "write a private key to a file"},
+    {"backup", command_backup, "copy the database"},
+    {"verify", command_verify, "prove the database and every record"},
+    {"status", command_status, "say how the keystore is"},
+    {"doctor", command_doctor, "look for what is wrong with this host's set-up"},
+    {"slots", command_slots, "list what can unlock the keystore"},
+};
+#define COMMANDS (sizeof(commands) / sizeof(*commands))
+
+/* Private keys pass through this process: no core dump and no debugger of the same user. */
+static void harden(void)
+{
+    const struct rlimit none = {0, 0};
+
+    setrlimit(RLIMIT_CORE, &none);
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
+void print_overview(void)
+{
+    printf("Usage: " PROGRAM " [--config FILE] [--keystore NAME] COMMAND [OPTIONS] [ARGUMENTS]\n"
+           "Creates and tends a keystore of encrypted private keys.\n\nCommands:\n");
+    for (size_t i = 0; i < COMMANDS; i++)
+        printf("  %-10s %s\n", commands[i].name, commands[i].summary);
+    printf("\n" PROGRAM " COMMAND --help shows the options of a command;\n"
+           "the manual page " PROGRAM "(1) says all of it.\n");
+}
+
+static int run(APP *app, int argc, char **argv)
+{
+    for (size_t i = 0; i < COMMANDS; i++)
+        if (strcmp(commands[i].name, argv[0]) == 0)
+            return commands[i].run(app, argc, argv);
+    return complain(EX_USAGE, "there is no command \"%s\"; see " PROGRAM " --help", argv[0]);
+}
+
+/* A host's openssl.cnf may activate our provider, which must not be entered from below itself. */
+static int start_libcrypto(APP *app)
+{
+    if (OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL) != 1 ||
+        (app->libctx = OSSL_LIB_CTX_new()) == NULL ||
+        OSSL_PROVIDER_load(app->libctx, "default") == NULL)
+        return complain_crypto(EX_SOFTWARE, "cannot start libcrypto");
+    return EX_OK;
+}
+
+static int start_and_run(APP *app, int argc, char **argv)
+{
+    int next = 0;
+    int code;
+
+    app->config_path = secure_getenv("TRUSTPOINT_KEYSTORE_CONF");
+    DO(options_parse_global(app, argc, argv, &next));
+    if (next >= argc)
+        return complain(EX_USAGE, "a command is missing; see " PROGRAM " --help");
+    DO(start_libcrypto(app));
+    code = run(app, argc - next, argv + next);
+    app_close(app);
+    OSSL_LIB_CTX_free(app->libctx);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    APP app = {.password_fd = NO_FD};
+    int code, written;
+
+    harden();
+    code = start_and_run(&app, argc, argv);
+    written = output_finish();
+    return code != EX_OK ? code : written;
+}
