@@ -49,6 +49,7 @@ TPKS *cache_take(const tpks_options *options)
     for (TPKS *ks = take(options); ks != NULL; ks = take(options)) {
         ks->ask = options->ask;
         ks->ask_arg = options->ask_arg;
+        ks->no_restore = options->no_restore;
         if (!ks->d.backend->moved(ks->d.db) && keystore_refresh(ks) == TPKS_OK)
             return ks;
         keystore_free(ks);

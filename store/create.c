@@ -77,28 +77,11 @@ static tpks_result new_head(TPKS *ks, const char *label, TPKS_SECRET **out)
     return TPKS_OK;
 }
 
-static tpks_result put_slot(head *h, const new_slot *made)
-{
-    slot_row *slots = rows_grow(h->slots, &h->slot_count, sizeof(*slots));
-
-    if (slots == NULL)
-        return fail_memory();
-    h->slots = slots;
-    slots[h->slot_count - 1] = made->slot;
-    wrap_row *wraps = rows_grow(h->wraps, &h->wrap_count, sizeof(*wraps));
-    if (wraps == NULL)
-        return fail_memory();
-    h->wraps = wraps;
-    wraps[h->wrap_count - 1] = made->wrap;
-    return TPKS_OK;
-}
-
-/* Adds a slot that was made (ownership of its parts passes), or cleans up after one that was not.
- */
+/* Adds a slot that was made, and frees it either way. */
 static tpks_result add_slot(head *h, new_slot *made, tpks_result result)
 {
     if (result == TPKS_OK)
-        return put_slot(h, made);
+        result = head_put_slot(h, &made->slot, &made->wrap);
     new_slot_clear(made);
     return result;
 }

@@ -61,6 +61,11 @@ bool dek_is_in_hsm(const DEK *dek)
     return dek->in_token != NULL;
 }
 
+const TPKS_SECRET *dek_bytes(const DEK *dek)
+{
+    return dek->secret;
+}
+
 static void free_cipher_ctx(EVP_CIPHER_CTX **ctx)
 {
     EVP_CIPHER_CTX_free(*ctx);

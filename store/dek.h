@@ -29,6 +29,8 @@ TPKS_CHECK tpks_result dek_from_hsm(OSSL_LIB_CTX *libctx, HSM_DEK *in_token, DEK
 /* Wipes or destroys it. NULL is ignored. */
 void dek_free(DEK *dek);
 bool dek_is_in_hsm(const DEK *dek);
+/* Its bytes, borrowed; NULL when it is in the token. */
+const TPKS_SECRET *dek_bytes(const DEK *dek);
 
 /* `out` has room for in_size + TAG_SIZE bytes. */
 TPKS_CHECK tpks_result dek_seal(DEK *dek, const char *domain, const canonical *about,

@@ -78,6 +78,78 @@ void head_clear(head *h)
     memset(h, 0, sizeof(*h));
 }
 
+static tpks_result text_copy(char **to, const char *from)
+{
+    *to = OPENSSL_strdup(from);
+    return *to == NULL ? fail_memory() : TPKS_OK;
+}
+
+/* `to` is zeroed; on failure it holds what could be copied, to be cleared with the head. */
+static tpks_result slot_row_copy(slot_row *to, const slot_row *from)
+{
+    memcpy(to->id, from->id, TPKS_ID_SIZE);
+    to->kind = from->kind;
+    to->state = from->state;
+    to->kdf_version = from->kdf_version;
+    to->cost = from->cost;
+    to->created = from->created;
+    TRY(text_copy(&to->label, from->label));
+    TRY(text_copy(&to->host, from->host));
+    TRY(text_copy(&to->token_label, from->token_label));
+    TRY(text_copy(&to->token_serial, from->token_serial));
+    TRY(bytes_set(&to->cka_id, from->cka_id.data, from->cka_id.size));
+    TRY(bytes_set(&to->salt, from->salt.data, from->salt.size));
+    return bytes_set(&to->extension, from->extension.data, from->extension.size);
+}
+
+static tpks_result wrap_row_copy(wrap_row *to, const wrap_row *from)
+{
+    memcpy(to->slot, from->slot, TPKS_ID_SIZE);
+    memcpy(to->dek, from->dek, TPKS_ID_SIZE);
+    to->algorithm = from->algorithm;
+    TRY(bytes_set(&to->iv, from->iv.data, from->iv.size));
+    TRY(bytes_set(&to->wrapped, from->wrapped.data, from->wrapped.size));
+    TRY(bytes_set(&to->commitment, from->commitment.data, from->commitment.size));
+    return bytes_set(&to->extension, from->extension.data, from->extension.size);
+}
+
+void head_drop_slot(head *h, const unsigned char id[TPKS_ID_SIZE])
+{
+    size_t slots = 0, wraps = 0;
+
+    for (size_t i = 0; i < h->slot_count; i++) {
+        if (memcmp(h->slots[i].id, id, TPKS_ID_SIZE) == 0)
+            slot_row_clear(&h->slots[i]);
+        else
+            h->slots[slots++] = h->slots[i];
+    }
+    for (size_t i = 0; i < h->wrap_count; i++) {
+        if (memcmp(h->wraps[i].slot, id, TPKS_ID_SIZE) == 0)
+            wrap_row_clear(&h->wraps[i]);
+        else
+            h->wraps[wraps++] = h->wraps[i];
+    }
+    h->slot_count = slots;
+    h->wrap_count = wraps;
+}
+
+tpks_result head_put_slot(head *h, const slot_row *slot, const wrap_row *wrap)
+{
+    head_drop_slot(h, slot->id);
+    slot_row *slots = rows_grow(h->slots, &h->slot_count, sizeof(*slots));
+    if (slots == NULL)
+        return fail_memory();
+    h->slots = slots;
+    TRY(slot_row_copy(&slots[h->slot_count - 1], slot));
+    if (wrap == NULL)
+        return TPKS_OK;
+    wrap_row *wraps = rows_grow(h->wraps, &h->wrap_count, sizeof(*wraps));
+    if (wraps == NULL)
+        return fail_memory();
+    h->wraps = wraps;
+    return wrap_row_copy(&wraps[h->wrap_count - 1], wrap);
+}
+
 const slot_row *head_slot(const head *h, const unsigned char id[TPKS_ID_SIZE])
 {
     for (size_t i = 0; i < h->slot_count; i++)

@@ -102,6 +102,11 @@ TPKS_CHECK tpks_result bytes_set(bytes *to, const void *data, size_t size);
  */
 void *rows_grow(void *array, size_t *count, size_t size);
 
+/* Puts copies in, in place of the slot that has the same id; `wrap` may be NULL. */
+TPKS_CHECK tpks_result head_put_slot(head *h, const slot_row *slot, const wrap_row *wrap);
+/* Takes a slot and what it wraps out; nothing happens when it is not there. */
+void head_drop_slot(head *h, const unsigned char id[TPKS_ID_SIZE]);
+
 const slot_row *head_slot(const head *h, const unsigned char id[TPKS_ID_SIZE]);
 const dek_row *head_dek(const head *h, const unsigned char id[TPKS_ID_SIZE]);
 /* How `slot` holds the current DEK; NULL if it does not. */

@@ -10,6 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <openssl/err.h>
+#include <openssl/evp.h>
+
 #define OPEN_TRIES 8     /* of finding the token */
 #define LOGIN_TRIES 3    /* of C_Login, when it failed for another reason than the PIN */
 #define RECOVERY_TRIES 2 /* of one operation, after its first */
@@ -179,10 +182,32 @@ static tpks_result find_token(struct hsm_connection *connection, struct attempt 
     return TPKS_OK;
 }
 
+/*
+ * A software token that uses this process's libcrypto can't compare a PIN without a digest, and
+ * calls that a wrong PIN: SoftHSM does, when openssl.cnf activates no default provider. Such a PIN
+ * must not be remembered as refused, for all other processes too.
+ */
+static tpks_result check_digests(const struct hsm_connection *connection)
+{
+    ERR_set_mark();
+    EVP_MD *digest = EVP_MD_fetch(NULL, "SHA256", NULL);
+    bool there = digest != NULL;
+    EVP_MD_free(digest);
+    ERR_pop_to_mark();
+    if (there)
+        return TPKS_OK;
+    return fail(TPKS_HSM_UNAVAILABLE,
+                "HSM token \"%s\" (%s): this process has no SHA-256, which a token may need to "
+                "check the PIN, so none is tried: activate the provider default in openssl.cnf "
+                "and set no default_properties",
+                connection->label, connection->module->file);
+}
+
 static tpks_result check_pin_may_be_tried(struct hsm_connection *connection,
                                           const struct attempt *attempt)
 {
     const char *why = NULL;
+    TRY(check_digests(connection));
     if ((attempt->flags & CKF_USER_PIN_LOCKED) != 0)
         why = "its PIN is locked";
     else if ((attempt->flags & CKF_USER_PIN_FINAL_TRY) != 0)

@@ -20,6 +20,23 @@ const char *keystore_setting(const TPKS *ks, const char *directive)
     return tpks_config_get(ks->config, ks->section, directive);
 }
 
+const char *keystore_token(const TPKS *ks)
+{
+    return ks->token != NULL ? ks->token : keystore_setting(ks, "token");
+}
+
+const slot_row *keystore_slot(const TPKS *ks)
+{
+    return ks->dek == NULL ? NULL : head_slot(&ks->head, ks->slot_id);
+}
+
+bool tpks_unlocked_slot(const TPKS *ks, unsigned char id[TPKS_ID_SIZE])
+{
+    if (ks->dek != NULL)
+        memcpy(id, ks->slot_id, TPKS_ID_SIZE);
+    return ks->dek != NULL;
+}
+
 void keystore_describe(const TPKS *ks, char *out, size_t size)
 {
     snprintf(out, size, "keystore %s (%02x%02x%02x%02x)",
@@ -54,6 +71,7 @@ tpks_result keystore_new(const tpks_options *options, TPKS **out)
     ks->libctx = options->libctx;
     ks->access = options->access;
     ks->accept_new_anchor = options->accept_new_anchor;
+    ks->no_restore = options->no_restore;
     ks->ask = options->ask;
     ks->ask_arg = options->ask_arg;
     *out = ks;
@@ -66,7 +84,6 @@ void keystore_lock(TPKS *ks)
     hsm_close(ks->hsm);
     ks->dek = NULL;
     ks->hsm = NULL;
-    ks->slot = NULL;
 }
 
 void keystore_free(TPKS *ks)
@@ -79,6 +96,7 @@ void keystore_free(TPKS *ks)
     head_clear(&ks->head);
     tpks_config_free(ks->config);
     OPENSSL_free(ks->section);
+    OPENSSL_free(ks->token);
     OPENSSL_free(ks);
 }
 
@@ -155,10 +173,9 @@ tpks_result keystore_reload(TPKS *ks)
 
     memcpy(dek, ks->head.dek, sizeof(dek));
     TRY(read_head(ks));
-    ks->slot = ks->slot == NULL ? NULL : head_slot(&ks->head, ks->slot_id);
     if (ks->dek != NULL && memcmp(dek, ks->head.dek, sizeof(dek)) != 0) {
         keystore_lock(ks);
-        return tpks_unlock(ks);
+        return unlock_machine(ks);
     }
     return ks->dek == NULL ? TPKS_OK : head_check_seal(&ks->head, ks->dek);
 }
@@ -217,6 +234,7 @@ static void count_slots(const TPKS *ks, tpks_status_info *out)
 tpks_result tpks_status(TPKS *ks, tpks_status_info *out)
 {
     CRYPTO_SCOPE;
+    const slot_row *slot = keystore_slot(ks);
 
     memset(out, 0, sizeof(*out));
     memcpy(out->keystore_id, ks->head.keystore, TPKS_ID_SIZE);
@@ -225,10 +243,10 @@ tpks_result tpks_status(TPKS *ks, tpks_status_info *out)
     out->generation = ks->head.generation;
     count_slots(ks, out);
     out->dek_location = ks->dek == NULL ? "locked" : dek_is_in_hsm(ks->dek) ? "hsm" : "process";
-    out->wrap = ks->slot == NULL ? "" : wrap_name(ks, ks->slot);
-    if (ks->slot != NULL) {
-        snprintf(out->token_label, sizeof(out->token_label), "%s", ks->slot->token_label);
-        snprintf(out->token_serial, sizeof(out->token_serial), "%s", ks->slot->token_serial);
+    out->wrap = slot == NULL ? "" : wrap_name(ks, slot);
+    if (slot != NULL) {
+        snprintf(out->token_label, sizeof(out->token_label), "%s", slot->token_label);
+        snprintf(out->token_serial, sizeof(out->token_serial), "%s", slot->token_serial);
     }
     if (anchor_check(ks, &out->anchor_known) != TPKS_OK)
         out->anchor_known = true;

@@ -233,8 +233,10 @@ typedef struct tpks_options {
     const char *keystore;      /* name of the section, NULL or "" for [keystore] */
     OSSL_LIB_CTX *libctx;      /* for hashing, certificates and keys; NULL is the default one */
     tpks_access access;
-    bool
-        accept_new_anchor; /* writers: go on although this host's anchor contradicts the database */
+    /* Writers: go on although this host's anchor contradicts the database. */
+    bool accept_new_anchor;
+    /* A missing KEK is only reported, as `status` wants it. */
+    bool no_restore;
     tpks_ask_fn *ask;      /* NULL: nobody can be asked */
     void *ask_arg;
 } tpks_options;
@@ -381,6 +383,59 @@ typedef struct tpks_slot_info {
 } tpks_slot_info;
 typedef tpks_result tpks_slot_fn(void *arg, const tpks_slot_info *slot);
 TPKS_API TPKS_CHECK tpks_result tpks_each_slot(TPKS *ks, tpks_slot_fn *each, void *arg);
+
+/*
+ * Changes of the slots; the keystore is opened for writing, and unlocked first when it is not yet:
+ * call tpks_unlock_with() before when the HSM can't. `id` (may be NULL) gets the new slot's id.
+ */
+TPKS_API TPKS_CHECK tpks_result tpks_slot_add_password(TPKS *ks, const TPKS_SECRET *password,
+                                                       tpks_kdf_cost cost,
+                                                       unsigned char id[TPKS_ID_SIZE]);
+/* `recovery_key` gets the printable key; the caller frees it. */
+TPKS_API TPKS_CHECK tpks_result tpks_slot_add_recovery(TPKS *ks, TPKS_SECRET **recovery_key,
+                                                       unsigned char id[TPKS_ID_SIZE]);
+/* A KEK on the token of `token_uri`, or on the configured one (NULL): one more host, say. */
+TPKS_API TPKS_CHECK tpks_result tpks_slot_add_hsm(TPKS *ks, const char *token_uri,
+                                                  unsigned char id[TPKS_ID_SIZE]);
+/* A new KEK on the same token, without a password; the old slot becomes stale. */
+TPKS_API TPKS_CHECK tpks_result tpks_rotate_kek(TPKS *ks, unsigned char id[TPKS_ID_SIZE]);
+/* A new password in the place of the one of slot `old`, in one transaction. */
+TPKS_API TPKS_CHECK tpks_result tpks_password_change(TPKS *ks,
+                                                     const unsigned char old[TPKS_ID_SIZE],
+                                                     const TPKS_SECRET *password,
+                                                     tpks_kdf_cost cost,
+                                                     unsigned char id[TPKS_ID_SIZE]);
+/*
+ * Removes a slot, never the last way back (TPKS_NOT_PERMITTED). The KEK of an HSM slot stays on
+ * its token, under a retired slot that names it, unless `destroy_key`.
+ */
+TPKS_API TPKS_CHECK tpks_result tpks_slot_remove(TPKS *ks, const unsigned char id[TPKS_ID_SIZE],
+                                                 bool destroy_key);
+/* The id of the slot that unlocked the keystore; false when it is locked. */
+TPKS_API bool tpks_unlocked_slot(const TPKS *ks, unsigned char id[TPKS_ID_SIZE]);
+
+/*
+ * Restore: the token has lost the KEK (or is a new one), a password or recovery key opens the DEK,
+ * a new KEK is made and the slot of this token renewed. One process at a time does it; others wait
+ * and find it done. Loading a key does the same by itself, with the sources that the directive
+ * `restore` lists for loaders.
+ */
+typedef struct tpks_restore_params {
+    const TPKS_SECRET *secret; /* password or recovery key; NULL: from the sources */
+    const char *token_uri;     /* onto another token than the configured one; NULL: that */
+    bool dry_run;              /* only look */
+} tpks_restore_params;
+
+typedef struct tpks_restore_report {
+    tpks_result found; /* TPKS_OK: nothing was missing */
+    char why[1024];    /* what was found, in words; "" when nothing was missing */
+    bool restored;
+} tpks_restore_report;
+
+/* TPKS_OK when the keystore can be unlocked afterwards, or `dry_run`. TPKS_WRONG_SECRET. */
+TPKS_API TPKS_CHECK tpks_result tpks_restore(const tpks_options *options,
+                                             const tpks_restore_params *params,
+                                             tpks_restore_report *report);
 
 typedef struct tpks_status_info {
     unsigned char keystore_id[TPKS_ID_SIZE];

@@ -10,25 +10,30 @@
 
 struct tpks {
     TPKS_CONFIG *config; /* a reference of our own */
-    char *section; /* "" for [keystore] */
+    char *section;       /* "" for [keystore] */
     OSSL_LIB_CTX *libctx;
     tpks_access access;
     bool accept_new_anchor;
+    bool no_restore;
+    char *token; /* instead of the configured one; NULL: that */
     tpks_ask_fn *ask;
     void *ask_arg;
     database d;
     head head;
-    HSM *hsm;             /* while unlocked through it */
-    DEK *dek;             /* NULL: locked */
-    const slot_row *slot; /* the slot that unlocked; points into head */
-    unsigned char slot_id[TPKS_ID_SIZE];
-    bool suspect;   /* something failed: not to be used again for another load */
+    HSM *hsm;                            /* while unlocked through it */
+    DEK *dek;                            /* NULL: locked */
+    unsigned char slot_id[TPKS_ID_SIZE]; /* of the slot that unlocked */
+    bool suspect;               /* something failed: not to be used again for another load */
     bool in_change;             /* between tpks_begin() and its end */
     uint64_t generation_before; /* the change's starting point */
 };
 
+/* The slot that unlocked; NULL: locked, or it was removed since. */
+const slot_row *keystore_slot(const TPKS *ks);
 /* A directive of this keystore's section. */
 const char *keystore_setting(const TPKS *ks, const char *directive);
+/* The token to use: the configured one unless another was given; NULL: none. */
+const char *keystore_token(const TPKS *ks);
 /* "keystore NAME (1a2b3c4d)" for messages and prompts. */
 void keystore_describe(const TPKS *ks, char *out, size_t size);
 /* The prompt's and HSM's options as this keystore has them. */
@@ -44,6 +49,42 @@ TPKS_CHECK tpks_result keystore_refresh(TPKS *ks);
 TPKS_CHECK tpks_result keystore_reload(TPKS *ks);
 /* Options to handle, without a database. */
 TPKS_CHECK tpks_result keystore_new(const tpks_options *options, TPKS **out);
+
+/* ---- write.c: one change, all or nothing, tried again when another process was faster ---- */
+
+/* Changes the head in memory; what is needed from the HSM was made before. */
+typedef tpks_result prepare_fn(TPKS *ks, const void *arg);
+/* Writes rows inside the transaction. */
+typedef tpks_result apply_fn(TPKS *ks, const void *arg);
+/* `prepare` may be NULL. The keystore is unlocked. Both may be called several times. */
+TPKS_CHECK tpks_result keystore_change(TPKS *ks, prepare_fn *prepare, apply_fn *apply,
+                                       const void *arg);
+TPKS_CHECK tpks_result keystore_check_writable(const TPKS *ks);
+
+/* ---- unlock.c ---- */
+
+/* Only what this machine has (HSM or DEK file): never a restore. */
+TPKS_CHECK tpks_result unlock_machine(TPKS *ks);
+
+/* ---- restore.c ---- */
+
+/*
+ * After TPKS_KEK_MISSING in a load: brings the KEK back with a secret from the sources that a
+ * loader may use, and unlocks. Without a source the result is TPKS_KEK_MISSING or, when another
+ * process is at it, TPKS_RESTORE_PENDING; the text says what to type.
+ */
+TPKS_CHECK tpks_result restore_in_load(TPKS *ks);
+
+/* ---- slots.c ---- */
+
+/* The DEK's bytes in locked memory, whereever it is held; the keystore is unlocked. */
+TPKS_CHECK tpks_result keystore_dek_copy(TPKS *ks, TPKS_SECRET **out);
+/*
+ * A new KEK on the configured token: a pending slot is committed first, so that whatever is left
+ * on the token by a crash can be explained; then the KEK is made and proven; then the slot becomes
+ * active and the token's older ones stale.
+ */
+TPKS_CHECK tpks_result keystore_add_hsm_slot(TPKS *ks, unsigned char id[TPKS_ID_SIZE]);
 
 /* ---- anchor.c: what this host last saw of a keystore ---- */
 

@@ -30,8 +30,8 @@ TPKS_CHECK tpks_result native_insert_head(const database *d, const head *h);
  * else was faster.
  */
 TPKS_CHECK tpks_result native_advance(const database *d, const head *h, uint64_t was);
-TPKS_CHECK tpks_result native_insert_slot(const database *d, const head *h, const slot_row *slot,
-                                          const wrap_row *wrap);
+/* Makes the stored slots and wraps those of `h`. */
+TPKS_CHECK tpks_result native_replace_slots(const database *d, const head *h);
 
 TPKS_CHECK tpks_result native_insert_record(const database *d, OSSL_LIB_CTX *libctx,
                                             const TPKS_RECORD *record);

@@ -369,8 +369,9 @@ tpks_result native_read_head(const database *d, head *out)
     TRY(read_slots(d, out));
     TRY(read_wraps(d, out));
     if (head_dek(out, out->dek) == NULL)
-        return fail(TPKS_TAMPERED, "%s: the header names a DEK that is not there: restore the "
-                                   "database from a backup",
+        return fail(TPKS_TAMPERED,
+                    "%s: the header names a DEK that is not there: restore the "
+                    "database from a backup",
                     d->backend->describe(d->db));
     return TPKS_OK;
 }
@@ -381,8 +382,9 @@ tpks_result native_is_unchanged(const database *d, const head *h, bool *out)
     tpks_value values[] = {blob(h->keystore, TPKS_ID_SIZE), integer(h->generation),
                            blob(h->seal, sizeof(h->seal))};
 
-    TRY(reader_start(&r, "SELECT 1 FROM tpks_header WHERE keystore = $1 AND generation = $2"
-                         " AND seal = $3",
+    TRY(reader_start(&r,
+                     "SELECT 1 FROM tpks_header WHERE keystore = $1 AND generation = $2"
+                     " AND seal = $3",
                      values, COUNT(values)));
     return reader_next(&r, out);
 }
@@ -424,8 +426,7 @@ static tpks_result insert_wrap(const database *d, const head *h, const wrap_row 
                values, COUNT(values), NULL);
 }
 
-tpks_result native_insert_slot(const database *d, const head *h, const slot_row *slot,
-                               const wrap_row *wrap)
+static tpks_result insert_slot(const database *d, const head *h, const slot_row *slot)
 {
     tpks_value values[] = {
         blob(h->keystore, TPKS_ID_SIZE),
@@ -446,13 +447,31 @@ tpks_result native_insert_slot(const database *d, const head *h, const slot_row 
         blob_of(&slot->extension),
     };
 
-    TRY(run(d,
-            "INSERT INTO tpks_slot (keystore, id, kind, state, label, host, token_label,"
-            " token_serial, cka_id, kdf_version, kdf_t, kdf_m_kib, kdf_p, salt, created,"
-            " extension) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,"
-            " $15, $16)",
-            values, COUNT(values), NULL));
-    return insert_wrap(d, h, wrap);
+    return run(d,
+               "INSERT INTO tpks_slot (keystore, id, kind, state, label, host, token_label,"
+               " token_serial, cka_id, kdf_version, kdf_t, kdf_m_kib, kdf_p, salt, created,"
+               " extension) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,"
+               " $15, $16)",
+               values, COUNT(values), NULL);
+}
+
+/* Every slot and every wrap that the head has. */
+static tpks_result insert_slots(const database *d, const head *h)
+{
+    for (size_t i = 0; i < h->slot_count; i++)
+        TRY(insert_slot(d, h, &h->slots[i]));
+    for (size_t i = 0; i < h->wrap_count; i++)
+        TRY(insert_wrap(d, h, &h->wraps[i]));
+    return TPKS_OK;
+}
+
+tpks_result native_replace_slots(const database *d, const head *h)
+{
+    tpks_value key[] = {blob(h->keystore, TPKS_ID_SIZE)};
+
+    TRY(run(d, "DELETE FROM tpks_wrap WHERE keystore = $1", key, COUNT(key), NULL));
+    TRY(run(d, "DELETE FROM tpks_slot WHERE keystore = $1", key, COUNT(key), NULL));
+    return insert_slots(d, h);
 }
 
 tpks_result native_insert_head(const database *d, const head *h)
@@ -476,9 +495,7 @@ tpks_result native_insert_head(const database *d, const head *h)
             values, COUNT(values), NULL));
     for (size_t i = 0; i < h->dek_count; i++)
         TRY(insert_dek(d, h, &h->deks[i]));
-    for (size_t i = 0; i < h->slot_count; i++)
-        TRY(native_insert_slot(d, h, &h->slots[i], head_wrap(h, &h->slots[i])));
-    return TPKS_OK;
+    return insert_slots(d, h);
 }
 
 tpks_result native_advance(const database *d, const head *h, uint64_t was)

@@ -57,32 +57,48 @@ static tpks_result start_slot(OSSL_LIB_CTX *libctx, const head *h, slot_kind kin
 
 /* ---- HSM ---- */
 
-tpks_result slot_make_hsm(OSSL_LIB_CTX *libctx, const head *h, HSM *hsm, const TPKS_SECRET *dek,
-                          new_slot *out)
+tpks_result slot_plan_hsm(OSSL_LIB_CTX *libctx, const head *h, const HSM *hsm, new_slot *out)
 {
-    unsigned char cka_id[CKA_ID_SIZE], wrapped[WRAPPED_MAX], iv[16];
-    size_t wrapped_size = 0, iv_size = 0;
-    wrap_algorithm algorithm = WRAP_NONE;
-    char label[64];
+    unsigned char cka_id[CKA_ID_SIZE];
 
     TRY(start_slot(libctx, h, SLOT_HSM_AES, hsm_token_label(hsm), out));
+    out->slot.state = SLOT_PENDING;
     TRY(random_public(libctx, cka_id, sizeof(cka_id)));
-    snprintf(label, sizeof(label), "trustpoint-keystore %02x%02x%02x%02x", h->keystore[0],
-             h->keystore[1], h->keystore[2], h->keystore[3]);
     TRY(bytes_set(&out->slot.cka_id, cka_id, sizeof(cka_id)));
     if (!set_text(&out->slot.token_label, hsm_token_label(hsm)) ||
         !set_text(&out->slot.token_serial, hsm_token_serial(hsm)))
         return fail_memory();
+    return TPKS_OK;
+}
+
+tpks_result slot_fill_hsm(const head *h, HSM *hsm, const TPKS_SECRET *dek, new_slot *planned)
+{
+    unsigned char wrapped[WRAPPED_MAX], iv[16];
+    const unsigned char *cka_id = planned->slot.cka_id.data;
+    size_t wrapped_size = 0, iv_size = 0;
+    wrap_algorithm algorithm = WRAP_NONE;
+    char label[64];
+
+    snprintf(label, sizeof(label), "trustpoint-keystore %02x%02x%02x%02x", h->keystore[0],
+             h->keystore[1], h->keystore[2], h->keystore[3]);
     TRY(hsm_make_kek(hsm, cka_id, label, dek, &algorithm, wrapped, &wrapped_size, iv, &iv_size));
     if (algorithm == WRAP_RSA_OAEP_SHA256 || algorithm == WRAP_RSA_OAEP_SHA1)
-        out->slot.kind = SLOT_HSM_RSA_OAEP;
-    out->wrap.algorithm = algorithm;
-    tpks_result result = bytes_set(&out->wrap.wrapped, wrapped, wrapped_size);
+        planned->slot.kind = SLOT_HSM_RSA_OAEP;
+    planned->slot.state = SLOT_ACTIVE;
+    planned->wrap.algorithm = algorithm;
+    tpks_result result = bytes_set(&planned->wrap.wrapped, wrapped, wrapped_size);
     if (result == TPKS_OK)
-        result = bytes_set(&out->wrap.iv, iv, iv_size);
+        result = bytes_set(&planned->wrap.iv, iv, iv_size);
     if (result != TPKS_OK)
         TRY(hsm_destroy_kek(hsm, cka_id));
     return result;
+}
+
+tpks_result slot_make_hsm(OSSL_LIB_CTX *libctx, const head *h, HSM *hsm, const TPKS_SECRET *dek,
+                          new_slot *out)
+{
+    TRY(slot_plan_hsm(libctx, h, hsm, out));
+    return slot_fill_hsm(h, hsm, dek, out);
 }
 
 tpks_result slot_open_hsm(OSSL_LIB_CTX *libctx, const head *h, const slot_row *slot, HSM *hsm,
@@ -242,19 +258,24 @@ static void software_path(const head *h, const char *state_dir, char *path, size
     snprintf(path, size, "%s/%s.dek", state_dir, id);
 }
 
-tpks_result slot_make_software(OSSL_LIB_CTX *libctx, const head *h, const char *state_dir,
-                               const TPKS_SECRET *dek, new_slot *out)
+tpks_result slot_restore_software(const head *h, const char *state_dir, const TPKS_SECRET *dek)
 {
     char path[PATH_SIZE];
     SECRET *hex = tpks_secret_new(DEK_HEX_SIZE + 1);
 
     if (hex == NULL)
         return fail_memory();
-    TRY(start_slot(libctx, h, SLOT_SOFTWARE, "DEK file", out));
-    out->wrap.algorithm = WRAP_FILE;
     software_path(h, state_dir, path, sizeof(path));
     hex_text(tpks_secret_data_const(dek), DEK_SIZE, (char *)tpks_secret_data(hex));
     return file_create(path, 0600, tpks_secret_data_const(hex), DEK_HEX_SIZE);
+}
+
+tpks_result slot_make_software(OSSL_LIB_CTX *libctx, const head *h, const char *state_dir,
+                               const TPKS_SECRET *dek, new_slot *out)
+{
+    TRY(start_slot(libctx, h, SLOT_SOFTWARE, "DEK file", out));
+    out->wrap.algorithm = WRAP_FILE;
+    return slot_restore_software(h, state_dir, dek);
 }
 
 void slot_undo_software(const head *h, const char *state_dir)

@@ -17,7 +17,13 @@ typedef struct new_slot {
 
 void new_slot_clear(new_slot *made);
 
-/* A KEK on the token: on failure none is left there. */
+/* What is written down before a KEK is made, so that each object on a token can be explained. */
+TPKS_CHECK tpks_result slot_plan_hsm(OSSL_LIB_CTX *libctx, const head *h, const HSM *hsm,
+                                     new_slot *out);
+/* Makes the planned KEK and wraps the DEK with it; on failure none is left on the token. */
+TPKS_CHECK tpks_result slot_fill_hsm(const head *h, HSM *hsm, const TPKS_SECRET *dek,
+                                     new_slot *planned);
+/* Both at once, for a keystore that does not exist yet. */
 TPKS_CHECK tpks_result slot_make_hsm(OSSL_LIB_CTX *libctx, const head *h, HSM *hsm,
                                      const TPKS_SECRET *dek, new_slot *out);
 /* Argon2id of a password; `cost` all zero: the default of this machine. */
@@ -32,6 +38,9 @@ TPKS_CHECK tpks_result slot_make_recovery(OSSL_LIB_CTX *libctx, const head *h,
 TPKS_CHECK tpks_result slot_make_software(OSSL_LIB_CTX *libctx, const head *h,
                                           const char *state_dir, const TPKS_SECRET *dek,
                                           new_slot *out);
+/* Only the file, for the slot that is there already. TPKS_EXISTS. */
+TPKS_CHECK tpks_result slot_restore_software(const head *h, const char *state_dir,
+                                             const TPKS_SECRET *dek);
 /* Removes the DEK's file of a keystore that was never finished. */
 void slot_undo_software(const head *h, const char *state_dir);
 

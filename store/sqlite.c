@@ -345,7 +345,7 @@ static tpks_rows *statement_new(tpks_db *db, const char *text, int *rc)
         return NULL;
     }
     rows->db = db;
-    *rc = sqlite3_prepare_v3(db->sql, text, -1, SQLITE_PREPARE_PERSISTENT, &rows->statement, &rest);
+    *rc = sqlite3_prepare_v2(db->sql, text, -1, &rows->statement, &rest);
     if (*rc == SQLITE_OK && (rows->statement == NULL || rest[strspn(rest, " \n;")] != '\0'))
         *rc = SQLITE_MISUSE; /* nothing, or more than one: the rest would be lost silently */
     if (*rc == SQLITE_OK)

@@ -10,7 +10,7 @@ tpks_result keystore_hsm_open(TPKS *ks, bool write, HSM **out)
 
     keystore_describe(ks, label, sizeof(label));
     hsm_options options = {
-        .token_uri = keystore_setting(ks, "token"),
+        .token_uri = keystore_token(ks),
         .state_dir = keystore_setting(ks, "state"),
         .keep = strcmp(keystore_setting(ks, "hsm-session"), "process") == 0,
         .write = write,
@@ -48,7 +48,6 @@ static tpks_result accept_dek(TPKS *ks, const slot_row *slot, DEK *dek)
         return result;
     }
     ks->dek = dek;
-    ks->slot = slot;
     memcpy(ks->slot_id, slot->id, TPKS_ID_SIZE);
     return TPKS_OK;
 }
@@ -109,11 +108,9 @@ static tpks_result try_token_slots(TPKS *ks)
     if (tried)
         return result;
     keystore_describe(ks, who, sizeof(who));
-    return fail(
-        TPKS_KEK_MISSING,
-        "%s has no slot for token \"%s\" (serial %s): it is a new or another token; put the "
-        "right one back, or use the backup password",
-        who, hsm_token_label(ks->hsm), hsm_token_serial(ks->hsm));
+    return fail(TPKS_KEK_MISSING,
+                "%s has no slot for token \"%s\" (serial %s): it is a new or another token", who,
+                hsm_token_label(ks->hsm), hsm_token_serial(ks->hsm));
 }
 
 static tpks_result unlock_hsm(TPKS *ks)
@@ -127,10 +124,8 @@ static tpks_result unlock_hsm(TPKS *ks)
     return result;
 }
 
-tpks_result tpks_unlock(TPKS *ks)
+tpks_result unlock_machine(TPKS *ks)
 {
-    CRYPTO_SCOPE;
-
     if (ks->dek != NULL)
         return TPKS_OK;
     if (has_slot(ks, false))
@@ -138,10 +133,17 @@ tpks_result tpks_unlock(TPKS *ks)
     else if (has_slot(ks, true))
         TRY(unlock_hsm(ks));
     else
-        return fail(TPKS_KEK_MISSING,
-                    "the keystore has no active HSM slot: use the backup password");
+        return fail(TPKS_KEK_MISSING, "the keystore has no active HSM slot");
     leave_anchor(ks);
     return TPKS_OK;
+}
+
+tpks_result tpks_unlock(TPKS *ks)
+{
+    CRYPTO_SCOPE;
+    tpks_result result = unlock_machine(ks);
+
+    return result == TPKS_KEK_MISSING ? restore_in_load(ks) : result;
 }
 
 tpks_result tpks_unlock_with(TPKS *ks, const TPKS_SECRET *secret)
@@ -151,6 +153,7 @@ tpks_result tpks_unlock_with(TPKS *ks, const TPKS_SECRET *secret)
     tpks_result result =
         fail(TPKS_WRONG_SECRET, "the keystore has no active slot of kind %s", slot_kind_name(kind));
 
+    keystore_lock(ks); /* so that success speaks of this secret */
     for (size_t i = 0; i < ks->head.slot_count && ks->dek == NULL; i++) {
         const slot_row *slot = &ks->head.slots[i];
         DEK *dek = NULL;

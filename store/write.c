@@ -15,10 +15,7 @@
 
 #define ATTEMPTS 10
 
-/* What is done to the rows inside the transaction. */
-typedef tpks_result apply_fn(TPKS *ks, const void *arg);
-
-static tpks_result check_writable(const TPKS *ks)
+tpks_result keystore_check_writable(const TPKS *ks)
 {
     if (ks->access == TPKS_WRITE)
         return TPKS_OK;
@@ -47,10 +44,12 @@ static tpks_result check_written(TPKS *ks)
 }
 
 /* One try, all or nothing. */
-static tpks_result attempt(TPKS *ks, apply_fn *apply, const void *arg)
+static tpks_result attempt(TPKS *ks, prepare_fn *prepare, apply_fn *apply, const void *arg)
 {
     const database *d = &ks->d;
 
+    if (prepare != NULL)
+        TRY(prepare(ks, arg));
     TRY(next_generation(ks));
     tpks_result result = d->backend->begin(d->db, true);
     if (result == TPKS_OK)
@@ -75,14 +74,16 @@ static void random_pause(int round)
         usleep((useconds_t)(byte % 64 + 1) * 250u << (round < 6 ? round : 6));
 }
 
-static tpks_result change(TPKS *ks, apply_fn *apply, const void *arg)
+tpks_result keystore_change(TPKS *ks, prepare_fn *prepare, apply_fn *apply, const void *arg)
 {
     tpks_result result = TPKS_OK;
 
+    if (ks->in_change && prepare != NULL)
+        return fail(TPKS_INTERNAL, "slots can't be changed together with records");
     if (ks->in_change)
         return apply(ks, arg);
     for (int round = 0; round < ATTEMPTS; round++) {
-        result = attempt(ks, apply, arg);
+        result = attempt(ks, prepare, apply, arg);
         if (result == TPKS_OK) {
             anchor_write(ks);
             return TPKS_OK;
@@ -98,13 +99,12 @@ tpks_result tpks_begin(TPKS *ks)
 {
     CRYPTO_SCOPE;
 
-    TRY(check_writable(ks));
+    TRY(keystore_check_writable(ks));
     if (ks->in_change)
         return fail(TPKS_INTERNAL, "a change is under way already");
     TRY(tpks_unlock(ks));
     TRY(ks->d.backend->begin(ks->d.db, true));
     tpks_result result = native_read_head(&ks->d, &ks->head);
-    ks->slot = head_slot(&ks->head, ks->slot_id);
     if (result == TPKS_OK)
         result = head_check_seal(&ks->head, ks->dek);
     if (result == TPKS_OK)
@@ -227,7 +227,7 @@ tpks_result tpks_add(TPKS *ks, const char *name, const TPKS_SECRET *pkcs8,
     CRYPTO_SCOPE;
     RECORD *record = NULL;
 
-    TRY(check_writable(ks));
+    TRY(keystore_check_writable(ks));
     TRY(tpks_name_check(name));
     TRY(check_policy(policy));
     TRY(tpks_unlock(ks));
@@ -235,7 +235,7 @@ tpks_result tpks_add(TPKS *ks, const char *name, const TPKS_SECRET *pkcs8,
     TRY(record_set_key(ks->libctx, record, pkcs8));
     TRY(record_set_certs(ks->libctx, record, certs));
     TRY(record_seal(ks->libctx, record, ks->dek, pkcs8));
-    TRY(change(ks, apply_insert, record));
+    TRY(keystore_change(ks, NULL, apply_insert, record));
     if (id != NULL)
         memcpy(id, record->id, TPKS_ID_SIZE);
     tpks_log(ks, "record-added", name, TPKS_OK);
@@ -253,7 +253,7 @@ static void free_secret(TPKS_SECRET **secret)
 static tpks_result start_update(TPKS *ks, const TPKS_RECORD *record, TPKS_SECRET **pkcs8,
                                 TPKS_RECORD **out)
 {
-    TRY(check_writable(ks));
+    TRY(keystore_check_writable(ks));
     TRY(tpks_load_key(ks, record, pkcs8));
     TRY(record_copy(record, out));
     (*out)->version++;
@@ -265,7 +265,7 @@ static tpks_result finish_update(TPKS *ks, TPKS_RECORD *record, const TPKS_SECRE
                                  const char *event)
 {
     TRY(record_seal(ks->libctx, record, ks->dek, pkcs8));
-    TRY(change(ks, apply_update, record));
+    TRY(keystore_change(ks, NULL, apply_update, record));
     tpks_log(ks, event, record->name, TPKS_OK);
     return TPKS_OK;
 }
@@ -315,9 +315,9 @@ tpks_result tpks_remove(TPKS *ks, const TPKS_RECORD *record)
 {
     CRYPTO_SCOPE;
 
-    TRY(check_writable(ks));
+    TRY(keystore_check_writable(ks));
     TRY(tpks_unlock(ks));
-    TRY(change(ks, apply_delete, record));
+    TRY(keystore_change(ks, NULL, apply_delete, record));
     tpks_log(ks, "record-removed", record->name, TPKS_OK);
     return TPKS_OK;
 }

@@ -21,6 +21,7 @@ tpks_options app_options(APP *app, tpks_access access)
         .libctx = app->libctx,
         .access = access,
         .accept_new_anchor = app->accept_new_anchor,
+        .no_restore = app->never_ask,
         .ask = secrets_ask,
         .ask_arg = app,
     };

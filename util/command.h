@@ -12,6 +12,7 @@
 #include <sysexits.h>
 
 #include <openssl/crypto.h>
+#include <openssl/provider.h>
 
 #include "keystore.h"
 
@@ -26,6 +27,8 @@ typedef struct app {
     bool accept_new_anchor;    /* --accept-new-anchor */
     bool never_ask;            /* commands that only report must not start a restore */
     OSSL_LIB_CTX *libctx;      /* with the default provider only: this program never loads ours */
+    OSSL_PROVIDER *standard;   /* the references that keep its providers */
+    OSSL_PROVIDER *legacy;     /* NULL until old PKCS#12 files may have to be read */
     TPKS_CONFIG *config;
     TPKS *ks;
 } APP;

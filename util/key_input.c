@@ -11,7 +11,6 @@
 
 #include <openssl/bio.h>
 #include <openssl/err.h>
-#include <openssl/provider.h>
 #include <openssl/store.h>
 #include <openssl/ui.h>
 #include <openssl/x509v3.h>
@@ -131,8 +130,8 @@ static int password_callback(char *buffer, int size, int rwflag, void *arg)
     size_t length;
 
     (void)rwflag;
-    if (password->secret == NULL && !password->refused)
-        password->refused = get_password(request) != EX_OK;
+    if (password->secret == NULL && password->refused == EX_OK)
+        password->refused = get_password(request);
     if (password->secret == NULL)
         return -1;
     length = tpks_secret_size(password->secret);
@@ -190,8 +189,8 @@ static int add_object(key_input *input, input_file *file, const OSSL_STORE_INFO 
 static int complain_unreadable(const key_input *input, const input_file *file)
 {
     ERR_clear_error();
-    if (input->password.refused)
-        return EX_NOPERM;
+    if (input->password.refused != EX_OK)
+        return input->password.refused;
     if (input->password.secret != NULL)
         return complain(EX_NOPERM,
                         "%s: the password is wrong (or the file is damaged); "
@@ -220,7 +219,8 @@ static int read_objects(key_input *input, input_file *file, OSSL_STORE_CTX *stor
 /* PKCS#12 files of old programs use RC2, which lives in the legacy provider. */
 static void try_legacy(APP *app)
 {
-    OSSL_PROVIDER_try_load(app->libctx, "legacy", 1);
+    if (app->legacy == NULL)
+        app->legacy = OSSL_PROVIDER_try_load(app->libctx, "legacy", 1);
     ERR_clear_error();
 }
 

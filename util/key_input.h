@@ -27,7 +27,7 @@ typedef struct input_password {
     const char *file;
     unsigned long fd;    /* NO_FD if none */
     TPKS_SECRET *secret; /* once read; asked at most once for one command */
-    bool refused;        /* nobody could be asked */
+    int refused;         /* the exit code of the failure to get it */
 } input_password;
 
 /* One file that was read. */

@@ -8,7 +8,6 @@
 #include <sys/resource.h>
 
 #include <openssl/crypto.h>
-#include <openssl/provider.h>
 
 #include "command.h"
 #include "options.h"
@@ -74,9 +73,18 @@ static int start_libcrypto(APP *app)
 {
     if (OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL) != 1 ||
         (app->libctx = OSSL_LIB_CTX_new()) == NULL ||
-        OSSL_PROVIDER_load(app->libctx, "default") == NULL)
+        (app->standard = OSSL_PROVIDER_load(app->libctx, "default")) == NULL)
         return complain_crypto(EX_SOFTWARE, "cannot start libcrypto");
     return EX_OK;
+}
+
+static void stop_libcrypto(APP *app)
+{
+    if (app->legacy != NULL)
+        OSSL_PROVIDER_unload(app->legacy);
+    if (app->standard != NULL)
+        OSSL_PROVIDER_unload(app->standard);
+    OSSL_LIB_CTX_free(app->libctx);
 }
 
 static int start_and_run(APP *app, int argc, char **argv)
@@ -91,7 +99,7 @@ static int start_and_run(APP *app, int argc, char **argv)
     DO(start_libcrypto(app));
     code = run(app, argc - next, argv + next);
     app_close(app);
-    OSSL_LIB_CTX_free(app->libctx);
+    stop_libcrypto(app);
     return code;
 }
 

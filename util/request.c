@@ -68,7 +68,7 @@ static int parse_name(const char *text, X509_NAME *name)
     char copy[SUBJECT_MAX];
     char *part = copy + 1;
 
-    if (*text != '/' || strlen(text) >= sizeof(copy))
+    if (*text != '/' || text[1] == '\0' || strlen(text) >= sizeof(copy))
         return complain(EX_USAGE, "--subject must look like /CN=www.example.org/O=Example");
     strcpy(copy, text);
     while (*part != '\0') {

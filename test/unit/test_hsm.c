@@ -7,8 +7,10 @@
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #define P11_KIT_FUTURE_UNSTABLE_API /* p11_kit_override_system_files(), for NSS's .module file */
@@ -24,7 +26,7 @@
 #define LABEL "tpks test"
 
 /* ---- the world of one test ---------------------------------------------------------------------
- */
+ * ---- */
 
 static char world[160];
 static char state[200];
@@ -1147,6 +1149,122 @@ START_TEST(nss_refused_pin)
 }
 END_TEST
 
+/* ---- p11-kit's server: a token far away, which can do little and may hang up ----------------- */
+
+static const char *remote_client(void)
+{
+    static const char *const candidates[] = {"/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so",
+                                             "/usr/lib/aarch64-linux-gnu/pkcs11/p11-kit-client.so",
+                                             "/usr/lib64/pkcs11/p11-kit-client.so", NULL};
+    static const char *const servers[] = {"/usr/libexec/p11-kit/p11-kit-server",
+                                          "/usr/lib/p11-kit/p11-kit-server", NULL};
+
+    return find_module(servers) != NULL ? find_module(candidates) : NULL;
+}
+
+static pid_t server;
+
+static void exec_server(int output, const char *socket_path)
+{
+    setpgid(0, 0);
+    dup2(output, STDOUT_FILENO);
+    execlp("p11-kit", "p11-kit", "server", "-f", "-n", socket_path, "--provider", softhsm,
+           "pkcs11:", (char *)NULL);
+    _exit(127);
+}
+
+/* The server says its address once it listens. */
+static void set_up_remote(void)
+{
+    char socket_path[300], address[400];
+    int ends[2];
+
+    set_up();
+    snprintf(socket_path, sizeof(socket_path), "%s/socket", world);
+    ck_assert_int_eq(pipe(ends), 0);
+    server = fork();
+    if (server == 0)
+        exec_server(ends[1], socket_path);
+    close(ends[1]);
+    ck_assert_int_gt(read(ends[0], address, sizeof(address)), 0);
+    snprintf(address, sizeof(address), "unix:path=%s", socket_path);
+    ck_assert_int_eq(setenv("P11_KIT_SERVER_ADDRESS", address, 1), 0);
+    snprintf(uri, sizeof(uri), "pkcs11:token=tpks%%20test?module-path=%s&pin-source=file:%s",
+             remote_client(), pin_path);
+}
+
+static void stop_server(void)
+{
+    if (server <= 0)
+        return;
+    kill(-server, SIGKILL);
+    ck_assert_int_eq(waitpid(server, NULL, 0), server);
+    server = 0;
+}
+
+/* Kills a process that is not our child and waits for its end. */
+static void end_process(pid_t pid)
+{
+    struct pollfd end = {.fd = (int)syscall(SYS_pidfd_open, pid, 0), .events = POLLIN};
+
+    ck_assert_int_ge(end.fd, 0);
+    ck_assert_int_eq(kill(pid, SIGKILL), 0);
+    ck_assert_int_eq(poll(&end, 1, -1), 1);
+    close(end.fd);
+}
+
+/* The server has a process of its own for every client. */
+static void hang_up(void)
+{
+    char path[80];
+    int child, count = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)server, (int)server);
+    FILE *children = fopen(path, "re");
+    ck_assert_ptr_nonnull(children);
+    for (; fscanf(children, "%d", &child) == 1; count++)
+        end_process(child);
+    fclose(children);
+    ck_assert_int_gt(count, 0);
+}
+
+/* Whatever passes through, some algorithm works; what can't stay inside comes out. */
+START_TEST(remote_make_and_load)
+{
+    struct sample sample;
+    HSM_DEK *dek = NULL;
+
+    make_sample(&sample);
+    HSM *hsm = open_hsm(_i, false);
+    check_unwrap_out(hsm, &sample);
+    tpks_result result = unwrap_sample(hsm, &sample, &dek);
+    if (result == TPKS_OK)
+        check_dek(dek, &sample);
+    else
+        expect(TPKS_UNSUPPORTED, result);
+    hsm_dek_free(dek);
+    hsm_close(hsm);
+    tpks_secret_free(sample.dek);
+}
+END_TEST
+
+/* The client writes to a closed socket: that must not kill the program. */
+START_TEST(remote_hangs_up)
+{
+    HSM *hsm = open_hsm(_i, false);
+
+    ck_assert_ptr_eq(signal(SIGPIPE, SIG_DFL), SIG_DFL);
+    hang_up();
+    expect(TPKS_KEK_MISSING, hsm_find_kek(hsm, cka_id)); /* connected again */
+    hang_up();
+    stop_server();
+    tpks_result result = hsm_find_kek(hsm, cka_id);
+    ck_assert_msg(result == TPKS_HSM_UNAVAILABLE || result == TPKS_TOKEN_MISSING, "%s",
+                  tpks_error_text());
+    hsm_close(hsm);
+}
+END_TEST
+
 /* ---- all of it
  * ------------------------------------------------------------------------------------------------------------------
  */
@@ -1212,6 +1330,14 @@ static Suite *hsm_suite(void)
         tcase_add_test(nss, nss_refused_pin);
     } else {
         printf("NSS softokn is not installed: its tests are left out\n");
+    }
+    if (remote_client() != NULL) {
+        TCase *remote = new_case(suite, "remote", NULL);
+        tcase_add_checked_fixture(remote, set_up_remote, stop_server);
+        tcase_add_loop_test(remote, remote_make_and_load, 0, 2);
+        tcase_add_loop_test(remote, remote_hangs_up, 0, 2);
+    } else {
+        printf("p11-kit's server is not installed: its tests are left out\n");
     }
     return suite;
 }

@@ -1,0 +1,296 @@
+/*
+ * restore.c - the KEK is gone: a password or recovery key brings the DEK back under a new one
+ *
+ * One process at a time restores (a lock file); whoever waited looks again and finds nothing left
+ * to do. The lock spares people a second question; safety is the generation check of every change.
+ * "Gone" is believed only after several looks: token found, logged in, searched, nothing there.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <openssl/crypto.h>
+
+#include "file.h"
+#include "keystore_internal.h"
+
+#define LOOKS 5
+#define LOOK_PAUSE_MS 400
+#define WAIT_MS 300000 /* for a human who types a password in another process */
+#define WAIT_STEP_MS 50
+#define SECRET_MAX 1024
+#define CREDENTIAL_PASSWORD "trustpoint.backup-password"
+#define CREDENTIAL_RECOVERY "trustpoint.recovery-key"
+#define SEPARATORS ", \t"
+
+static void pause_ms(long ms)
+{
+    struct timespec left = {ms / 1000, ms % 1000 * 1000000};
+
+    while (nanosleep(&left, &left) != 0 && errno == EINTR)
+        continue;
+}
+
+/* ---- one at a time ---- */
+
+static void unlock_file(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd); /* ends the flock(2) with it */
+}
+
+#define RESTORE_LOCK __attribute__((cleanup(unlock_file))) int
+
+static int open_lock(const TPKS *ks)
+{
+    char path[PATH_SIZE], id[2 * TPKS_ID_SIZE + 1];
+
+    hex_text(ks->head.keystore, TPKS_ID_SIZE, id);
+    snprintf(path, sizeof(path), "%s/%s.restore", keystore_setting(ks, "state"), id);
+    int fd = open(path, O_RDONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0660);
+    return fd >= 0 || errno != EACCES ? fd : open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+}
+
+/* Without a state folder there is no lock: correctness does not depend on it. */
+static tpks_result take_lock(const TPKS *ks, long wait_ms, int *fd)
+{
+    *fd = open_lock(ks);
+    if (*fd < 0)
+        return TPKS_OK;
+    for (long waited = 0; flock(*fd, LOCK_EX | LOCK_NB) != 0; waited += WAIT_STEP_MS) {
+        if (errno != EWOULDBLOCK)
+            return TPKS_OK;
+        if (waited >= wait_ms)
+            return fail(TPKS_RESTORE_PENDING,
+                        "another process is restoring the KEK and waits for the backup password: "
+                        "answer it there, or end that process and run trustpoint-keystore restore");
+        pause_ms(WAIT_STEP_MS);
+    }
+    return TPKS_OK;
+}
+
+/* ---- where a secret comes from ---- */
+
+static bool credential_path(const char *name, char *path, size_t size)
+{
+    const char *folder = secure_getenv("CREDENTIALS_DIRECTORY");
+
+    if (folder == NULL)
+        return false;
+    snprintf(path, size, "%s/%s", folder, name);
+    return access(path, F_OK) == 0;
+}
+
+static bool may_ask(const TPKS *ks)
+{
+    return ks->ask != NULL && (keystore_token(ks) == NULL || !hsm_pin_is_asked(keystore_token(ks)));
+}
+
+static tpks_result ask(const TPKS *ks, TPKS_SECRET **out)
+{
+    char info[360], who[320];
+    size_t size = 0;
+    TPKS_SECRET *answer = tpks_secret_new(SECRET_MAX);
+
+    if (answer == NULL)
+        return fail_memory();
+    keystore_describe(ks, who, sizeof(who));
+    snprintf(info, sizeof(info), "Trustpoint %s backup password", who);
+    if (!ks->ask(ks->ask_arg, TPKS_ASK_PASSWORD, info, (char *)tpks_secret_data(answer), SECRET_MAX,
+                 &size) ||
+        size == 0 || size > SECRET_MAX) {
+        tpks_secret_free(answer);
+        return fail(TPKS_KEK_MISSING,
+                    "%s: the KEK is not on the token any more, and no backup password was given: "
+                    "run trustpoint-keystore restore",
+                    who);
+    }
+    tpks_secret_shrink(answer, size);
+    *out = answer;
+    return TPKS_OK;
+}
+
+/* One source of the directive `restore`. *out stays NULL when it has nothing. */
+static tpks_result try_source(const TPKS *ks, const char *source, bool only_look, bool *has,
+                              TPKS_SECRET **out)
+{
+    char path[PATH_SIZE];
+
+    *has = true;
+    if (strcmp(source, "credential") == 0 &&
+        (credential_path(CREDENTIAL_PASSWORD, path, sizeof(path)) ||
+         credential_path(CREDENTIAL_RECOVERY, path, sizeof(path))))
+        return only_look ? TPKS_OK : tpks_secret_read_file(path, SECRET_MAX, out);
+    if (strncmp(source, "file:", 5) == 0 && access(source + 5, F_OK) == 0)
+        return only_look ? TPKS_OK : tpks_secret_read_file(source + 5, SECRET_MAX, out);
+    if (strcmp(source, "callback") == 0 && may_ask(ks))
+        return only_look ? TPKS_OK : ask(ks, out);
+    *has = false;
+    return TPKS_OK;
+}
+
+/* The first source that has something; `only_look` asks nobody and reads nothing. */
+static tpks_result from_sources(const TPKS *ks, bool only_look, bool *has, TPKS_SECRET **out)
+{
+    char list[PATH_SIZE], *rest = NULL;
+
+    *has = false;
+    OPENSSL_strlcpy(list, keystore_setting(ks, "restore"), sizeof(list));
+    for (char *source = strtok_r(list, SEPARATORS, &rest); source != NULL && !*has;
+         source = strtok_r(NULL, SEPARATORS, &rest))
+        TRY(try_source(ks, source, only_look, has, out));
+    return TPKS_OK;
+}
+
+/* ---- the restore itself ---- */
+
+/* A foreign KEK may be somebody's mistake: only who asks for a restore gets one then. */
+static bool restorable(tpks_result state, bool in_load)
+{
+    return state == TPKS_KEK_MISSING || (state == TPKS_KEK_FOREIGN && !in_load);
+}
+
+/* Looks several times before it believes a loss. */
+static tpks_result look(TPKS *ks)
+{
+    tpks_result result = unlock_machine(ks);
+
+    for (int i = 1; i < LOOKS && result == TPKS_KEK_MISSING; i++) {
+        pause_ms(LOOK_PAUSE_MS);
+        TRY(keystore_reload(ks));
+        result = unlock_machine(ks);
+    }
+    return result;
+}
+
+static bool is_software(const TPKS *ks)
+{
+    for (size_t i = 0; i < ks->head.slot_count; i++)
+        if (ks->head.slots[i].kind == SLOT_SOFTWARE && ks->head.slots[i].state == SLOT_ACTIVE)
+            return true;
+    return false;
+}
+
+/* Under the lock, `secret` opens the keystore: gives it what this machine lacks, and proves that.
+ */
+static tpks_result bring_back(TPKS *ks, const TPKS_SECRET *secret)
+{
+    TRY(tpks_unlock_with(ks, secret));
+    if (is_software(ks))
+        TRY(slot_restore_software(&ks->head, keystore_setting(ks, "state"), dek_bytes(ks->dek)));
+    else
+        TRY(keystore_add_hsm_slot(ks, NULL));
+    keystore_lock(ks);
+    TRY(unlock_machine(ks));
+    tpks_log(ks, "restored", "", TPKS_OK);
+    return TPKS_OK;
+}
+
+static void free_secret(TPKS_SECRET **secret)
+{
+    tpks_secret_free(*secret);
+}
+
+#define SECRET __attribute__((cleanup(free_secret))) TPKS_SECRET
+
+static tpks_result restore_open(TPKS *ks, const tpks_restore_params *params, bool in_load,
+                                tpks_restore_report *report)
+{
+    RESTORE_LOCK lock = -1;
+    SECRET *found = NULL;
+    bool has = params->secret != NULL;
+
+    TRY(take_lock(ks, WAIT_MS, &lock));
+    TRY(keystore_reload(ks));
+    tpks_result state = look(ks);
+    report->found = state;
+    if (state != TPKS_OK)
+        OPENSSL_strlcpy(report->why, tpks_error_text(), sizeof(report->why));
+    if (state == TPKS_OK || params->dry_run)
+        return TPKS_OK;
+    if (!restorable(state, in_load))
+        return state;
+    if (!has)
+        TRY(from_sources(ks, false, &has, &found));
+    if (!has)
+        return fail(TPKS_WRONG_SECRET,
+                    "no source of `restore` has a backup password: give one with "
+                    "--password-file, or on a terminal");
+    tpks_result result = bring_back(ks, found != NULL ? found : params->secret);
+    report->restored = result == TPKS_OK;
+    if (result != TPKS_OK)
+        tpks_log(ks, "restore-failed", "", result);
+    return result;
+}
+
+static void close_keystore(TPKS **ks)
+{
+    tpks_close(*ks);
+}
+
+tpks_result tpks_restore(const tpks_options *options, const tpks_restore_params *params,
+                         tpks_restore_report *report)
+{
+    CRYPTO_SCOPE;
+    __attribute__((cleanup(close_keystore))) TPKS *ks = NULL;
+    tpks_options writing = *options;
+
+    memset(report, 0, sizeof(*report));
+    writing.access = TPKS_WRITE;
+    TRY(tpks_open(&writing, &ks));
+    if (params->token_uri != NULL) {
+        TRY(hsm_check_uri(params->token_uri));
+        ks->token = OPENSSL_strdup(params->token_uri);
+        if (ks->token == NULL)
+            return fail_memory();
+    }
+    return restore_open(ks, params, false, report);
+}
+
+/* ---- in a load ---- */
+
+static tpks_result nobody_to_ask(const TPKS *ks)
+{
+    RESTORE_LOCK lock = -1;
+    char who[320];
+
+    TRY(take_lock(ks, 0, &lock));
+    keystore_describe(ks, who, sizeof(who));
+    return fail(TPKS_KEK_MISSING,
+                "%s: the KEK is not on the token any more, or it is a new token: run "
+                "trustpoint-keystore restore (it asks for the backup password) and try again",
+                who);
+}
+
+tpks_result restore_in_load(TPKS *ks)
+{
+    __attribute__((cleanup(close_keystore))) TPKS *writer = NULL;
+    tpks_restore_params params = {0};
+    tpks_restore_report report = {0};
+    bool has = false;
+    tpks_options options = {
+        .config = ks->config,
+        .keystore = ks->section,
+        .libctx = ks->libctx,
+        .access = TPKS_WRITE,
+        .ask = ks->ask,
+        .ask_arg = ks->ask_arg,
+    };
+
+    if (!ks->no_restore)
+        TRY(from_sources(ks, true, &has, NULL));
+    if (!has)
+        return nobody_to_ask(ks);
+    tpks_result result = tpks_open(&options, &writer);
+    if (result != TPKS_OK)
+        return fail_in(result, "the KEK is missing and this program can't restore it; run "
+                               "trustpoint-keystore restore as an administrator");
+    TRY(restore_open(writer, &params, true, &report));
+    TRY(keystore_reload(ks));
+    return unlock_machine(ks);
+}

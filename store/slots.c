@@ -1,0 +1,308 @@
+/* slots.c - adding, changing and removing the ways to the DEK */
+#include <string.h>
+
+#include <openssl/crypto.h>
+
+#include "keystore_internal.h"
+
+static void free_secret(TPKS_SECRET **secret)
+{
+    tpks_secret_free(*secret);
+}
+
+#define SECRET __attribute__((cleanup(free_secret))) TPKS_SECRET
+#define NEW_SLOT __attribute__((cleanup(new_slot_clear))) new_slot
+
+static void close_hsm(HSM **hsm)
+{
+    hsm_close(*hsm);
+}
+
+#define HSM_HANDLE __attribute__((cleanup(close_hsm))) HSM
+
+/* ---- the DEK in hand ---- */
+
+/* The slot that unlocked gives it once more, into this process instead of into the token. */
+static tpks_result unwrap_again(TPKS *ks, TPKS_SECRET **out)
+{
+    const slot_row *slot = keystore_slot(ks);
+    DEK *dek = NULL;
+
+    if (slot == NULL)
+        return fail(TPKS_CONFLICT, "the slot in use was removed meanwhile: try again");
+    TRY(slot_open_hsm(ks->libctx, &ks->head, slot, ks->hsm, "process", &dek));
+    tpks_result result = head_prove_dek(&ks->head, dek);
+    if (result == TPKS_OK)
+        *out = tpks_secret_copy(tpks_secret_data_const(dek_bytes(dek)), DEK_SIZE);
+    dek_free(dek);
+    return result == TPKS_OK && *out == NULL ? fail_memory() : result;
+}
+
+tpks_result keystore_dek_copy(TPKS *ks, TPKS_SECRET **out)
+{
+    const TPKS_SECRET *held = dek_bytes(ks->dek);
+
+    if (held == NULL)
+        return unwrap_again(ks, out);
+    *out = tpks_secret_copy(tpks_secret_data_const(held), DEK_SIZE);
+    return *out == NULL ? fail_memory() : TPKS_OK;
+}
+
+/* ---- one change of the slots ---- */
+
+/* What is put in and what is taken out. */
+typedef struct slot_change {
+    const new_slot *put;         /* NULL: nothing */
+    bool without_wrap;           /* it is only planned */
+    const unsigned char *drop;   /* NULL: nothing */
+    const unsigned char *retire; /* keeps the row of an HSM slot, without what it wrapped */
+} slot_change;
+
+static slot_row *find_slot(head *h, const unsigned char id[TPKS_ID_SIZE])
+{
+    return (slot_row *)head_slot(h, id); /* the head is ours to change */
+}
+
+/* A token has one active slot, the newest; what an earlier crash left planned is given up. */
+static void outdate_others(head *h, const slot_row *made)
+{
+    for (size_t i = 0; i < h->slot_count; i++) {
+        slot_row *slot = &h->slots[i];
+        if (!slot_is_hsm(slot) || memcmp(slot->id, made->id, TPKS_ID_SIZE) == 0 ||
+            strcmp(slot->token_serial, made->token_serial) != 0)
+            continue;
+        if (slot->state == SLOT_PENDING)
+            slot->state = SLOT_RETIRED;
+        else if (slot->state == SLOT_ACTIVE && made->state == SLOT_ACTIVE)
+            slot->state = SLOT_STALE;
+    }
+}
+
+static tpks_result retire(head *h, const unsigned char id[TPKS_ID_SIZE])
+{
+    new_slot kept = {0};
+    slot_row *slot = find_slot(h, id);
+
+    if (slot == NULL)
+        return fail(TPKS_CONFLICT, "the slot was removed meanwhile");
+    kept.slot = *slot;
+    memset(slot, 0, sizeof(*slot)); /* its parts moved to the copy */
+    memcpy(slot->id, id, TPKS_ID_SIZE);
+    kept.slot.state = SLOT_RETIRED;
+    tpks_result result = head_put_slot(h, &kept.slot, NULL);
+    new_slot_clear(&kept);
+    return result;
+}
+
+static tpks_result prepare_slots(TPKS *ks, const void *arg)
+{
+    const slot_change *change = arg;
+
+    if (change->put != NULL) {
+        TRY(head_put_slot(&ks->head, &change->put->slot,
+                          change->without_wrap ? NULL : &change->put->wrap));
+        if (slot_is_hsm(&change->put->slot))
+            outdate_others(&ks->head, &change->put->slot);
+    }
+    if (change->retire != NULL)
+        TRY(retire(&ks->head, change->retire));
+    if (change->drop != NULL)
+        head_drop_slot(&ks->head, change->drop);
+    return TPKS_OK;
+}
+
+static tpks_result apply_slots(TPKS *ks, const void *arg)
+{
+    (void)arg;
+    return native_replace_slots(&ks->d, &ks->head);
+}
+
+static tpks_result change_slots(TPKS *ks, const slot_change *change, const char *event)
+{
+    TRY(keystore_change(ks, prepare_slots, apply_slots, change));
+    tpks_log(ks, event, "", TPKS_OK);
+    return TPKS_OK;
+}
+
+static tpks_result start(TPKS *ks, TPKS_SECRET **dek)
+{
+    TRY(keystore_check_writable(ks));
+    TRY(tpks_unlock(ks));
+    return keystore_dek_copy(ks, dek);
+}
+
+static void give_id(const new_slot *made, unsigned char id[TPKS_ID_SIZE])
+{
+    if (id != NULL)
+        memcpy(id, made->slot.id, TPKS_ID_SIZE);
+}
+
+/* ---- HSM slots ---- */
+
+tpks_result keystore_add_hsm_slot(TPKS *ks, unsigned char id[TPKS_ID_SIZE])
+{
+    SECRET *dek = NULL;
+    NEW_SLOT made = {0};
+    HSM_HANDLE *hsm = NULL;
+    slot_change change = {.put = &made, .without_wrap = true};
+
+    TRY(keystore_dek_copy(ks, &dek));
+    TRY(keystore_hsm_open(ks, true, &hsm));
+    TRY(slot_plan_hsm(ks->libctx, &ks->head, hsm, &made));
+    TRY(change_slots(ks, &change, "slot-planned"));
+    TRY(slot_fill_hsm(&ks->head, hsm, dek, &made));
+    change.without_wrap = false;
+    TRY(change_slots(ks, &change, "slot-added"));
+    give_id(&made, id);
+    return TPKS_OK;
+}
+
+tpks_result tpks_slot_add_hsm(TPKS *ks, const char *token_uri, unsigned char id[TPKS_ID_SIZE])
+{
+    CRYPTO_SCOPE;
+
+    TRY(keystore_check_writable(ks));
+    TRY(tpks_unlock(ks));
+    if (token_uri == NULL)
+        return keystore_add_hsm_slot(ks, id);
+    TRY(hsm_check_uri(token_uri));
+    ks->token = OPENSSL_strdup(token_uri);
+    if (ks->token == NULL)
+        return fail_memory();
+    tpks_result result = keystore_add_hsm_slot(ks, id);
+    OPENSSL_free(ks->token);
+    ks->token = NULL;
+    return result;
+}
+
+tpks_result tpks_rotate_kek(TPKS *ks, unsigned char id[TPKS_ID_SIZE])
+{
+    CRYPTO_SCOPE;
+
+    TRY(keystore_check_writable(ks));
+    TRY(tpks_unlock(ks));
+    const slot_row *slot = keystore_slot(ks);
+    if (slot == NULL || !slot_is_hsm(slot))
+        return fail(TPKS_UNSUPPORTED,
+                    "the keystore was not unlocked through an HSM: there is no KEK to rotate");
+    return keystore_add_hsm_slot(ks, id);
+}
+
+/* ---- passwords and recovery keys ---- */
+
+tpks_result tpks_slot_add_password(TPKS *ks, const TPKS_SECRET *password, tpks_kdf_cost cost,
+                                   unsigned char id[TPKS_ID_SIZE])
+{
+    CRYPTO_SCOPE;
+    SECRET *dek = NULL;
+    NEW_SLOT made = {0};
+    slot_change change = {.put = &made};
+
+    TRY(tpks_password_check(password));
+    TRY(start(ks, &dek));
+    TRY(slot_make_password(ks->libctx, &ks->head, password, cost, dek, &made));
+    TRY(change_slots(ks, &change, "slot-added"));
+    give_id(&made, id);
+    return TPKS_OK;
+}
+
+tpks_result tpks_slot_add_recovery(TPKS *ks, TPKS_SECRET **recovery_key,
+                                   unsigned char id[TPKS_ID_SIZE])
+{
+    CRYPTO_SCOPE;
+    SECRET *dek = NULL;
+    SECRET *text = NULL;
+    NEW_SLOT made = {0};
+    slot_change change = {.put = &made};
+
+    TRY(start(ks, &dek));
+    TRY(slot_make_recovery(ks->libctx, &ks->head, dek, &made, &text));
+    TRY(change_slots(ks, &change, "slot-added"));
+    give_id(&made, id);
+    *recovery_key = text;
+    text = NULL;
+    return TPKS_OK;
+}
+
+tpks_result tpks_password_change(TPKS *ks, const unsigned char old[TPKS_ID_SIZE],
+                                 const TPKS_SECRET *password, tpks_kdf_cost cost,
+                                 unsigned char id[TPKS_ID_SIZE])
+{
+    CRYPTO_SCOPE;
+    SECRET *dek = NULL;
+    NEW_SLOT made = {0};
+    unsigned char retired[TPKS_ID_SIZE];
+    slot_change change = {.put = &made, .drop = retired};
+
+    memcpy(retired, old, sizeof(retired));
+    TRY(tpks_password_check(password));
+    TRY(start(ks, &dek));
+    const slot_row *slot = head_slot(&ks->head, old);
+    if (slot == NULL || slot->kind != SLOT_PASSWORD)
+        return fail(TPKS_NOT_FOUND,
+                    "there is no such password slot: see trustpoint-keystore slots");
+    TRY(slot_make_password(ks->libctx, &ks->head, password, cost, dek, &made));
+    TRY(change_slots(ks, &change, "password-changed"));
+    give_id(&made, id);
+    return TPKS_OK;
+}
+
+/* ---- removal ---- */
+
+/* Would anything still open the DEK when every HSM is gone? */
+static tpks_result check_removable(const TPKS *ks, const slot_row *slot)
+{
+    size_t ways_back = 0, active = 0;
+
+    for (size_t i = 0; i < ks->head.slot_count; i++) {
+        ways_back += slot_is_way_back(&ks->head.slots[i]);
+        active += ks->head.slots[i].state == SLOT_ACTIVE;
+    }
+    if (slot->kind == SLOT_SOFTWARE)
+        return fail(TPKS_UNSUPPORTED, "the slot of a software keystore can't be removed");
+    if (slot_is_way_back(slot) && ways_back == 1)
+        return fail(TPKS_NOT_PERMITTED,
+                    "this is the last password or recovery key: add another one "
+                    "first, or every key is lost with the HSM");
+    if (slot->state == SLOT_ACTIVE && active == 1)
+        return fail(TPKS_NOT_PERMITTED, "this is the last slot: without it every key is lost");
+    return TPKS_OK;
+}
+
+static tpks_result destroy_kek_of(TPKS *ks, const char *serial,
+                                  const unsigned char cka_id[CKA_ID_SIZE])
+{
+    HSM_HANDLE *hsm = NULL;
+
+    TRY(keystore_hsm_open(ks, true, &hsm));
+    if (strcmp(hsm_token_serial(hsm), serial) != 0)
+        return fail(TPKS_TOKEN_MISSING,
+                    "the slot was retired, but its KEK is on the token with serial %s, not on the "
+                    "configured one: destroy it there",
+                    serial);
+    return hsm_destroy_kek(hsm, cka_id);
+}
+
+tpks_result tpks_slot_remove(TPKS *ks, const unsigned char id[TPKS_ID_SIZE], bool destroy_key)
+{
+    CRYPTO_SCOPE;
+    unsigned char gone[TPKS_ID_SIZE], cka_id[CKA_ID_SIZE];
+    char serial[32];
+
+    memcpy(gone, id, sizeof(gone));
+    TRY(keystore_check_writable(ks));
+    TRY(tpks_unlock(ks));
+    const slot_row *slot = head_slot(&ks->head, gone);
+    if (slot == NULL)
+        return fail(TPKS_NOT_FOUND, "there is no such slot: see trustpoint-keystore slots");
+    TRY(check_removable(ks, slot));
+    if (!slot_is_hsm(slot) || (slot->state == SLOT_RETIRED && !destroy_key))
+        return change_slots(ks, &(slot_change){.drop = gone}, "slot-removed");
+    memcpy(cka_id, slot->cka_id.data, sizeof(cka_id));
+    OPENSSL_strlcpy(serial, slot->token_serial, sizeof(serial));
+    TRY(change_slots(ks, &(slot_change){.retire = gone}, "slot-retired"));
+    if (!destroy_key)
+        return TPKS_OK;
+    TRY(destroy_kek_of(ks, serial, cka_id));
+    return change_slots(ks, &(slot_change){.drop = gone}, "slot-removed");
+}
