@@ -16,7 +16,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <openssl/core_names.h>
+#include <openssl/ec.h>
 #include <openssl/evp.h>
+#include <openssl/param_build.h>
+#include <openssl/rsa.h>
 #include <openssl/x509.h>
 #include <sqlite3.h>
 
@@ -793,6 +797,576 @@ START_TEST(a_lost_dek_file_is_a_missing_kek)
 }
 END_TEST
 
+/* ---- selectors and public halves that a database can lie about ---- */
+
+static tpks_result find_by(const tpks_selector *by)
+{
+    TPKS *ks = open_as(NULL, TPKS_LOAD);
+    TPKS_RECORD *record = NULL;
+    tpks_result result = tpks_find(ks, by, &record);
+
+    tpks_record_free(record);
+    tpks_close(ks);
+    return result;
+}
+
+START_TEST(what_is_found_is_what_was_asked_for)
+{
+    unsigned char cert_sha256[32];
+    size_t size = 0;
+
+    create(NULL);
+    TPKS *ks = open_as(NULL, TPKS_WRITE);
+    add_key(ks, "web", "EC");
+    add_key(ks, "mail", "EC");
+    TPKS_RECORD *web = find(ks, "web");
+    const unsigned char *der = tpks_record_cert(web, 0, &size);
+    OK(sha256(NULL, der, size, cert_sha256));
+    tpks_close(ks);
+    copy_file("a.db", "good.db");
+    tpks_selector pinned = {.name = "web", .spki_sha256 = tpks_record_spki_sha256(web)};
+    tpks_selector by_cert = {.cert_sha256 = cert_sha256};
+    tpks_selector by_name = {.name = "web"};
+    OK(find_by(&pinned));
+    OK(find_by(&by_cert));
+    /* Another public key under the pinned digest. */
+    sql("a.db", "UPDATE tpks_record SET spki = (SELECT spki FROM tpks_record WHERE name = 'mail')"
+                " WHERE name = 'web'");
+    FAILS(TPKS_TAMPERED, find_by(&pinned));
+    /* Another record under the fingerprint asked for. */
+    copy_file("good.db", "a.db");
+    sql("a.db", "UPDATE tpks_certificate SET sha256 = zeroblob(32) WHERE record ="
+                " (SELECT id FROM tpks_record WHERE name = 'web')");
+    FAILS(TPKS_NOT_FOUND, find_by(&by_cert));
+    char hex[65], statement[200];
+    for (size_t i = 0; i < 32; i++)
+        snprintf(hex + 2 * i, 3, "%02x", cert_sha256[i]);
+    snprintf(statement, sizeof(statement),
+             "UPDATE tpks_certificate SET sha256 = x'%s' WHERE record ="
+             " (SELECT id FROM tpks_record WHERE name = 'mail')",
+             hex);
+    sql("a.db", statement);
+    FAILS(TPKS_TAMPERED, find_by(&by_cert));
+    /* Certificates of another key, their digest with them. */
+    copy_file("good.db", "a.db");
+    sql("a.db", "CREATE TEMP TABLE c AS SELECT record, der FROM tpks_certificate;"
+                "CREATE TEMP TABLE d AS SELECT id, certs_digest FROM tpks_record;"
+                "UPDATE tpks_certificate SET der = (SELECT der FROM c"
+                " WHERE c.record <> tpks_certificate.record);"
+                "UPDATE tpks_record SET certs_digest = (SELECT certs_digest FROM d"
+                " WHERE d.id <> tpks_record.id)");
+    FAILS(TPKS_TAMPERED, find_by(&by_name));
+    tpks_record_free(web);
+}
+END_TEST
+
+/* ---- handles that live while the database changes below them ---- */
+
+static tpks_result try_add(TPKS *ks, const char *name)
+{
+    EVP_PKEY *key = make_key("ED25519");
+    TPKS_SECRET *pkcs8 = pkcs8_of(key);
+    tpks_result result = tpks_add(ks, name, pkcs8, NULL, TPKS_MAY_SIGN, NULL);
+
+    tpks_secret_free(pkcs8);
+    EVP_PKEY_free(key);
+    return result;
+}
+
+START_TEST(what_was_tampered_with_is_never_sealed)
+{
+    create(NULL);
+    for (int batch = 0; batch < 2; batch++) {
+        copy_file("a.db", "good.db");
+        TPKS *ks = open_as(NULL, TPKS_WRITE);
+        OK(tpks_unlock(ks));
+        sql("a.db", "UPDATE tpks_header SET generation = generation + 1;"
+                    "UPDATE tpks_slot SET label = 'evil'");
+        for (int i = 0; i < 3; i++)
+            FAILS(TPKS_TAMPERED, batch ? tpks_begin(ks) : try_add(ks, "x"));
+        tpks_rollback(ks);
+        tpks_close(ks);
+        FAILS(TPKS_TAMPERED, try_open(TPKS_LOAD, false));
+        copy_file("good.db", "a.db");
+    }
+}
+END_TEST
+
+START_TEST(another_history_of_the_same_length_is_noticed)
+{
+    TPKS_SECRET *recovery = NULL;
+    tpks_options accepting = {.config = config, .access = TPKS_WRITE, .accept_new_anchor = true};
+    TPKS *ks = NULL;
+
+    create(NULL);
+    copy_file("a.db", "good.db");
+    OK(tpks_open(&accepting, &ks));
+    OK(tpks_slot_add_recovery(ks, &recovery, NULL));
+    tpks_close(ks);
+    sql("a.db", "VACUUM"); /* so that SQLite sees another file */
+    copy_file("a.db", "other.db");
+    tpks_status_info status;
+    ks = open_as(NULL, TPKS_LOAD);
+    OK(tpks_status(ks, &status));
+    tpks_close(ks);
+    copy_file("good.db", "a.db");
+    OK(tpks_open(&accepting, &ks));
+    for (uint64_t g = 1; g < status.generation; g++)
+        OK(try_add(ks, g == 1 ? "one" : "two"));
+    copy_file("other.db", "a.db");
+    OK(try_add(ks, "x"));
+    tpks_close(ks);
+    OK(load(NULL, "x"));
+    OK(try_open(TPKS_WRITE, false));
+    tpks_secret_free(recovery);
+}
+END_TEST
+
+START_TEST(a_rollback_under_an_open_writer_is_noticed)
+{
+    create(NULL);
+    copy_file("a.db", "old.db");
+    sql("old.db", "VACUUM; VACUUM; VACUUM");
+    TPKS *ks = open_as(NULL, TPKS_WRITE);
+    OK(try_add(ks, "one"));
+    OK(try_add(ks, "two"));
+    copy_file("old.db", "a.db");
+    FAILS(TPKS_ROLLED_BACK, try_add(ks, "three"));
+    FAILS(TPKS_ROLLED_BACK, try_add(ks, "three"));
+    FAILS(TPKS_ROLLED_BACK, tpks_begin(ks));
+    tpks_close(ks);
+    FAILS(TPKS_ROLLED_BACK, try_open(TPKS_WRITE, false));
+}
+END_TEST
+
+START_TEST(a_slow_writer_does_not_lower_the_anchor)
+{
+    create(NULL);
+    copy_file("a.db", "old.db");
+    TPKS *slow = open_as(NULL, TPKS_WRITE);
+    TPKS *fast = open_as(NULL, TPKS_WRITE);
+    OK(try_add(fast, "one"));
+    tpks_close(fast);
+    OK(tpks_unlock(slow));
+    tpks_close(slow);
+    copy_file("old.db", "a.db");
+    FAILS(TPKS_ROLLED_BACK, try_open(TPKS_WRITE, false));
+}
+END_TEST
+
+/* Who may write in the state folder, but is not us, can neither stop nor fool us. */
+START_TEST(only_a_plain_file_is_an_anchor)
+{
+    char command[400];
+
+    create(NULL);
+    snprintf(command, sizeof(command), "cd %s/state && a=$(echo *.anchor) && rm $a && mkfifo $a",
+             folder);
+    ck_assert_int_eq(system(command), 0);
+    OK(try_open(TPKS_LOAD, false));
+    snprintf(command, sizeof(command),
+             "cd %s/state && a=$(echo *.anchor) && rm $a && ln -s /etc/passwd $a", folder);
+    ck_assert_int_eq(system(command), 0);
+    OK(try_open(TPKS_WRITE, false));
+    snprintf(command, sizeof(command), "test -f %s/state/*.anchor -a ! -h %s/state/*.anchor",
+             folder, folder);
+    ck_assert_int_eq(system(command), 0);
+}
+END_TEST
+
+/* ---- changes that fail half-way ---- */
+
+static void set_serial(X509 *cert, size_t bytes, bool negative)
+{
+    unsigned char number[80];
+
+    memset(number, 0x5a, sizeof(number));
+    BIGNUM *serial = BN_bin2bn(number, (int)bytes, NULL);
+    BN_set_negative(serial, negative);
+    ck_assert_ptr_nonnull(BN_to_ASN1_INTEGER(serial, X509_get_serialNumber(cert)));
+    BN_free(serial);
+}
+
+static tpks_result add_with_serial(TPKS *ks, const char *name, size_t bytes, bool negative)
+{
+    EVP_PKEY *key = make_key("ED25519");
+    TPKS_SECRET *pkcs8 = pkcs8_of(key);
+    STACK_OF(X509) *certs = self_signed(key, name, 1);
+
+    set_serial(sk_X509_value(certs, 0), bytes, negative);
+    ck_assert_int_gt(X509_sign(sk_X509_value(certs, 0), key, NULL), 0);
+    tpks_result result = tpks_add(ks, name, pkcs8, certs, TPKS_MAY_SIGN, NULL);
+    free_certs(certs);
+    tpks_secret_free(pkcs8);
+    EVP_PKEY_free(key);
+    return result;
+}
+
+START_TEST(serial_numbers_of_every_kind)
+{
+    unsigned char serial[64];
+    TPKS_RECORD *record = NULL;
+    uint64_t proven = 0;
+
+    create(NULL);
+    TPKS *ks = open_as(NULL, TPKS_WRITE);
+    OK(add_with_serial(ks, "none", 0, false));
+    OK(add_with_serial(ks, "negative", 20, true));
+    OK(add_with_serial(ks, "long", 64, false));
+    FAILS(TPKS_BAD_INPUT, add_with_serial(ks, "too long", 65, false));
+    memset(serial, 0x5a, sizeof(serial));
+    tpks_selector by_zero = {.serial = serial, .serial_size = 0};
+    tpks_selector by_long = {.serial = serial, .serial_size = 64};
+    OK(tpks_find(ks, &by_zero, &record));
+    ck_assert_str_eq(tpks_record_name(record), "none");
+    tpks_record_free(record);
+    OK(tpks_find(ks, &by_long, &record));
+    ck_assert_str_eq(tpks_record_name(record), "long");
+    tpks_record_free(record);
+    OK(tpks_verify(ks, NULL, NULL, NULL, &proven));
+    ck_assert_uint_eq(proven, 3);
+    tpks_close(ks);
+}
+END_TEST
+
+START_TEST(half_a_change_is_never_committed)
+{
+    create(NULL);
+    TPKS *ks = open_as(NULL, TPKS_WRITE);
+    OK(tpks_begin(ks));
+    OK(try_add(ks, "one"));
+    FAILS(TPKS_BAD_INPUT, try_add(ks, "")); /* nothing was written: harmless */
+    OK(tpks_commit(ks));
+    OK(tpks_begin(ks));
+    OK(try_add(ks, "two"));
+    FAILS(TPKS_EXISTS, try_add(ks, "one"));
+    FAILS(TPKS_EXISTS, try_add(ks, "three"));
+    FAILS(TPKS_EXISTS, tpks_commit(ks));
+    FAILS(TPKS_INTERNAL, tpks_commit(ks));
+    OK(try_add(ks, "four"));
+    tpks_status_info status;
+    OK(tpks_status(ks, &status));
+    ck_assert_uint_eq(status.records, 2);
+    ck_assert_uint_eq(status.generation, 3);
+    tpks_close(ks);
+    FAILS(TPKS_NOT_FOUND, load(NULL, "two"));
+    OK(load(NULL, "four"));
+}
+END_TEST
+
+/* ---- keys as other software makes them ---- */
+
+static void round_trip(TPKS *ks, const char *name, EVP_PKEY *key, const char *type)
+{
+    TPKS_SECRET *pkcs8 = pkcs8_of(key), *again = NULL;
+    STACK_OF(X509) *certs = self_signed(key, "odd", 7);
+    uint64_t proven = 0;
+
+    tpks_result result = tpks_add(ks, name, pkcs8, certs, TPKS_MAY_SIGN, NULL);
+    ck_assert_msg(result == TPKS_OK, "%s: %s", name, tpks_error_text());
+    TPKS_RECORD *record = find(ks, name);
+    ck_assert_str_eq(tpks_record_key_type(record), type);
+    OK(tpks_load_key(ks, record, &again));
+    ck_assert_uint_eq(tpks_secret_size(again), tpks_secret_size(pkcs8));
+    OK(tpks_verify(ks, NULL, NULL, NULL, &proven));
+    OK(tpks_remove(ks, record));
+    tpks_record_free(record);
+    tpks_secret_free(again);
+    tpks_secret_free(pkcs8);
+    free_certs(certs);
+    EVP_PKEY_free(key);
+}
+
+static EVP_PKEY *make_rsa(const char *type, size_t bits, size_t primes, unsigned long exponent)
+{
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, type, NULL);
+    EVP_PKEY *key = NULL;
+    BIGNUM *e = BN_new();
+
+    ck_assert_int_eq(EVP_PKEY_keygen_init(ctx), 1);
+    ck_assert_int_eq(EVP_PKEY_CTX_set_rsa_keygen_bits(ctx, (int)bits), 1);
+    ck_assert_int_eq(EVP_PKEY_CTX_set_rsa_keygen_primes(ctx, (int)primes), 1);
+    BN_set_word(e, exponent);
+    ck_assert_int_eq(EVP_PKEY_CTX_set1_rsa_keygen_pubexp(ctx, e), 1);
+    if (strcmp(type, "RSA-PSS") == 0 && exponent == 65537) {
+        ck_assert_int_eq(EVP_PKEY_CTX_set_rsa_pss_keygen_md(ctx, EVP_sha256()), 1);
+        ck_assert_int_eq(EVP_PKEY_CTX_set_rsa_pss_keygen_mgf1_md(ctx, EVP_sha256()), 1);
+        ck_assert_int_eq(EVP_PKEY_CTX_set_rsa_pss_keygen_saltlen(ctx, 32), 1);
+    }
+    ck_assert_int_eq(EVP_PKEY_generate(ctx, &key), 1);
+    BN_free(e);
+    EVP_PKEY_CTX_free(ctx);
+    return key;
+}
+
+/* d = 1/e mod (p-1)(q-1) instead of the least common multiple, as old key generators had it. */
+static EVP_PKEY *old_style_rsa(void)
+{
+    EVP_PKEY *from = make_rsa("RSA", 2048, 2, 65537), *key = NULL;
+    BIGNUM *p = NULL, *q = NULL, *e = NULL, *p1, *q1, *phi = BN_new(), *d;
+    BN_CTX *bn = BN_CTX_new();
+    OSSL_PARAM *params = NULL;
+
+    EVP_PKEY_get_bn_param(from, OSSL_PKEY_PARAM_RSA_FACTOR1, &p);
+    EVP_PKEY_get_bn_param(from, OSSL_PKEY_PARAM_RSA_FACTOR2, &q);
+    EVP_PKEY_get_bn_param(from, OSSL_PKEY_PARAM_RSA_E, &e);
+    p1 = BN_dup(p);
+    q1 = BN_dup(q);
+    BN_sub_word(p1, 1);
+    BN_sub_word(q1, 1);
+    BN_mul(phi, p1, q1, bn);
+    d = BN_mod_inverse(NULL, e, phi, bn);
+    EVP_PKEY_todata(from, EVP_PKEY_KEYPAIR, &params);
+    OSSL_PARAM_BLD *build = OSSL_PARAM_BLD_new();
+    static const char *const names[] = {"n",
+                                        "e",
+                                        "rsa-factor1",
+                                        "rsa-factor2",
+                                        "rsa-exponent1",
+                                        "rsa-exponent2",
+                                        "rsa-coefficient1"};
+    BIGNUM *numbers[7] = {NULL};
+    for (size_t i = 0; i < 7; i++) {
+        ck_assert(OSSL_PARAM_get_BN(OSSL_PARAM_locate(params, names[i]), &numbers[i]));
+        OSSL_PARAM_BLD_push_BN(build, names[i], numbers[i]);
+    }
+    OSSL_PARAM_BLD_push_BN(build, "d", d);
+    OSSL_PARAM *made = OSSL_PARAM_BLD_to_param(build);
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "RSA", NULL);
+    EVP_PKEY_fromdata_init(ctx);
+    ck_assert_int_eq(EVP_PKEY_fromdata(ctx, &key, EVP_PKEY_KEYPAIR, made), 1);
+    EVP_PKEY_CTX_free(ctx);
+    OSSL_PARAM_free(made);
+    OSSL_PARAM_free(params);
+    OSSL_PARAM_BLD_free(build);
+    for (size_t i = 0; i < 7; i++)
+        BN_free(numbers[i]);
+    BN_free(p);
+    BN_free(q);
+    BN_free(e);
+    BN_free(p1);
+    BN_free(q1);
+    BN_free(phi);
+    BN_free(d);
+    BN_CTX_free(bn);
+    EVP_PKEY_free(from);
+    return key;
+}
+
+START_TEST(rsa_keys_of_other_makers_are_taken)
+{
+    create(NULL);
+    TPKS *ks = open_as(NULL, TPKS_WRITE);
+    round_trip(ks, "old", old_style_rsa(), "RSA");
+    round_trip(ks, "short", make_rsa("RSA", 1024, 2, 65537), "RSA");
+    round_trip(ks, "small exponent", make_rsa("RSA", 2048, 2, 3), "RSA");
+    round_trip(ks, "three primes", make_rsa("RSA", 2048, 3, 65537), "RSA");
+    round_trip(ks, "odd length", make_rsa("RSA", 2049, 2, 65537), "RSA");
+    round_trip(ks, "pss", make_rsa("RSA-PSS", 2048, 2, 65537), "RSA-PSS");
+    round_trip(ks, "pss unlimited", make_rsa("RSA-PSS", 2048, 2, 17), "RSA-PSS");
+    tpks_close(ks);
+}
+END_TEST
+
+START_TEST(ec_keys_on_every_curve_are_taken)
+{
+    create(NULL);
+    TPKS *ks = open_as(NULL, TPKS_WRITE);
+    size_t count = EC_get_builtin_curves(NULL, 0);
+    EC_builtin_curve *curves = OPENSSL_zalloc(count * sizeof(*curves));
+    EC_get_builtin_curves(curves, count);
+    for (size_t i = 0; i < count; i++) {
+        const char *name = OBJ_nid2sn(curves[i].nid);
+        EVP_PKEY *key = EVP_PKEY_Q_keygen(NULL, NULL, "EC", name);
+        EVP_PKEY *other = EVP_PKEY_Q_keygen(NULL, NULL, "EC", name);
+        EVP_PKEY *third = EVP_PKEY_Q_keygen(NULL, NULL, "EC", name);
+        if (curves[i].nid == NID_sm2 || key == NULL) {
+            EVP_PKEY_free(key);
+            EVP_PKEY_free(other);
+            EVP_PKEY_free(third);
+            continue;
+        }
+        EVP_PKEY_set_utf8_string_param(other, OSSL_PKEY_PARAM_EC_POINT_CONVERSION_FORMAT,
+                                       "compressed");
+        EVP_PKEY_set_utf8_string_param(third, OSSL_PKEY_PARAM_EC_ENCODING, "explicit");
+        round_trip(ks, name, key, "EC");
+        round_trip(ks, name, other, "EC");
+        round_trip(ks, name, third, "EC");
+    }
+    OPENSSL_free(curves);
+    tpks_close(ks);
+}
+END_TEST
+
+START_TEST(attributes_of_a_pkcs8_key_are_kept)
+{
+    EVP_PKEY *key = make_key("EC");
+    PKCS8_PRIV_KEY_INFO *info = EVP_PKEY2PKCS8(key);
+    unsigned char *der = NULL;
+    TPKS_SECRET *again = NULL;
+
+    create(NULL);
+    TPKS *ks = open_as(NULL, TPKS_WRITE);
+    ck_assert_int_eq(PKCS8_pkey_add1_attr_by_NID(info, NID_friendlyName, V_ASN1_UTF8STRING,
+                                                 (const unsigned char *)"web", 3),
+                     1);
+    int size = i2d_PKCS8_PRIV_KEY_INFO(info, &der);
+    TPKS_SECRET *pkcs8 = tpks_secret_copy(der, (size_t)size);
+    OK(tpks_add(ks, "web", pkcs8, NULL, TPKS_MAY_SIGN, NULL));
+    TPKS_RECORD *record = find(ks, "web");
+    OK(tpks_load_key(ks, record, &again));
+    ck_assert_uint_eq(tpks_secret_size(again), (size_t)size);
+    ck_assert_mem_eq(tpks_secret_data(again), der, (size_t)size);
+    tpks_record_free(record);
+    tpks_secret_free(again);
+    tpks_secret_free(pkcs8);
+    OPENSSL_free(der);
+    PKCS8_PRIV_KEY_INFO_free(info);
+    EVP_PKEY_free(key);
+    tpks_close(ks);
+}
+END_TEST
+
+START_TEST(the_opened_key_must_have_the_public_half)
+{
+    keystore_with("web", "EC");
+    TPKS *ks = open_as(NULL, TPKS_WRITE);
+    TPKS_RECORD *web = find(ks, "web");
+    EVP_PKEY *key = make_key("EC");
+    TPKS_SECRET *other = pkcs8_of(key), *again = NULL;
+
+    /* As faulty software that has the DEK could leave it. */
+    OK(tpks_unlock(ks));
+    OK(record_seal(NULL, web, ks->dek, other));
+    FAILS(TPKS_TAMPERED, tpks_load_key(ks, web, &again));
+    tpks_secret_free(other);
+    tpks_record_free(web);
+    EVP_PKEY_free(key);
+    tpks_close(ks);
+}
+END_TEST
+
+/* ---- a new keystore ---- */
+
+START_TEST(a_recovery_key_that_nobody_gets_is_not_made)
+{
+    tpks_options options = {.config = config, .access = TPKS_WRITE};
+    tpks_create_params params = {.software = true, .recovery = true};
+    TPKS_SECRET *key = NULL;
+
+    FAILS(TPKS_BAD_INPUT, tpks_create(&options, &params, NULL));
+    params.label = "a\033[2Jb";
+    FAILS(TPKS_BAD_INPUT, tpks_create(&options, &params, &key));
+    params.label = "\xff";
+    FAILS(TPKS_BAD_INPUT, tpks_create(&options, &params, &key));
+    params.label = "";
+    FAILS(TPKS_BAD_INPUT, tpks_create(&options, &params, &key));
+    ck_assert_int_ne(access(path_of("a.db"), F_OK), 0);
+    params.label = "Gr\xc3\xb6\xc3\x9f"
+                   "e";
+    OK(tpks_create(&options, &params, &key));
+    TPKS *ks = open_as(NULL, TPKS_LOAD);
+    OK(tpks_unlock_with(ks, key));
+    tpks_close(ks);
+    tpks_secret_free(key);
+}
+END_TEST
+
+/* ---- handles that are kept ---- */
+
+static TPKS_CONFIG *keeping_config(void)
+{
+    TPKS_CONFIG *keeping = NULL;
+    FILE *file = fopen(path_of("keeping.cnf"), "w");
+
+    ck_assert_ptr_nonnull(file);
+    fprintf(file, "[keystore]\nstore = sqlite:%s/a.db\nstate = %s/state\nhsm-session = process\n",
+            folder, folder);
+    fchmod(fileno(file), 0644);
+    fclose(file);
+    OK(tpks_config_load(path_of("keeping.cnf"), &keeping));
+    return keeping;
+}
+
+/* Opens, loads "web" and closes; says whether the handle had been kept unlocked. */
+static bool load_kept(const TPKS_CONFIG *keeping, tpks_result wanted)
+{
+    tpks_options options = {.config = keeping};
+    tpks_selector by_name = {.name = "web"};
+    TPKS *ks = NULL;
+    TPKS_RECORD *record = NULL;
+    TPKS_SECRET *pkcs8 = NULL;
+
+    OK(tpks_open(&options, &ks));
+    bool kept = ks->dek != NULL;
+    tpks_result result = tpks_find(ks, &by_name, &record);
+    if (result == TPKS_OK)
+        result = tpks_load_key(ks, record, &pkcs8);
+    FAILS(wanted, result);
+    tpks_secret_free(pkcs8);
+    tpks_record_free(record);
+    tpks_close(ks);
+    return kept;
+}
+
+START_TEST(reloaded_configurations_do_not_fill_the_cache)
+{
+    TPKS_CONFIG *keeping[12];
+
+    keystore_with("web", "EC");
+    for (int i = 0; i < 12; i++) {
+        keeping[i] = keeping_config();
+        ck_assert(!load_kept(keeping[i], TPKS_OK));
+        ck_assert(load_kept(keeping[i], TPKS_OK));
+    }
+    for (int i = 0; i < 12; i++)
+        tpks_config_free(keeping[i]);
+}
+END_TEST
+
+START_TEST(a_kept_handle_sees_the_database_of_today)
+{
+    TPKS_CONFIG *keeping = keeping_config();
+
+    keystore_with("web", "EC");
+    copy_file("a.db", "old.db");
+    ck_assert(!load_kept(keeping, TPKS_OK));
+    /* Changed by another process. */
+    TPKS *ks = open_as(NULL, TPKS_WRITE);
+    TPKS_RECORD *web = find(ks, "web");
+    OK(tpks_rename(ks, web, "gone"));
+    tpks_record_free(web);
+    tpks_close(ks);
+    ck_assert(load_kept(keeping, TPKS_NOT_FOUND));
+    /* Replaced by another file: rolled back, and then with a tampered head. */
+    ck_assert_int_eq(rename(path_of("old.db"), path_of("a.db")), 0);
+    ck_assert(!load_kept(keeping, TPKS_OK));
+    sql("a.db", "UPDATE tpks_header SET generation = 9");
+    ck_assert(!load_kept(keeping, TPKS_TAMPERED));
+    tpks_config_free(keeping);
+}
+END_TEST
+
+START_TEST(a_fork_inherits_no_kept_handle)
+{
+    TPKS_CONFIG *keeping = keeping_config();
+    int status = 0;
+
+    keystore_with("web", "EC");
+    ck_assert(!load_kept(keeping, TPKS_OK));
+    ck_assert(load_kept(keeping, TPKS_OK));
+    pid_t child = fork();
+    if (child == 0) {
+        bool kept = load_kept(keeping, TPKS_OK);
+        _exit(kept || !load_kept(keeping, TPKS_OK));
+    }
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_int_eq(status, 0);
+    ck_assert(!load_kept(keeping, TPKS_OK));
+    tpks_config_free(keeping);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("keystore");
@@ -816,6 +1390,22 @@ int main(void)
     tcase_add_test(tests, many_writers_lose_nothing);
     tcase_add_test(tests, a_backup_is_a_whole_keystore);
     tcase_add_test(tests, a_lost_dek_file_is_a_missing_kek);
+    tcase_add_test(tests, what_is_found_is_what_was_asked_for);
+    tcase_add_test(tests, what_was_tampered_with_is_never_sealed);
+    tcase_add_test(tests, another_history_of_the_same_length_is_noticed);
+    tcase_add_test(tests, a_rollback_under_an_open_writer_is_noticed);
+    tcase_add_test(tests, a_slow_writer_does_not_lower_the_anchor);
+    tcase_add_test(tests, only_a_plain_file_is_an_anchor);
+    tcase_add_test(tests, serial_numbers_of_every_kind);
+    tcase_add_test(tests, half_a_change_is_never_committed);
+    tcase_add_test(tests, rsa_keys_of_other_makers_are_taken);
+    tcase_add_test(tests, ec_keys_on_every_curve_are_taken);
+    tcase_add_test(tests, attributes_of_a_pkcs8_key_are_kept);
+    tcase_add_test(tests, the_opened_key_must_have_the_public_half);
+    tcase_add_test(tests, a_recovery_key_that_nobody_gets_is_not_made);
+    tcase_add_test(tests, reloaded_configurations_do_not_fill_the_cache);
+    tcase_add_test(tests, a_kept_handle_sees_the_database_of_today);
+    tcase_add_test(tests, a_fork_inherits_no_kept_handle);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -1056,6 +1056,24 @@ START_TEST(test_closing_in_a_child_changes_nothing)
 }
 END_TEST
 
+START_TEST(test_moved)
+{
+    tpks_db *db;
+
+    make_keystore(path);
+    make_keystore(other);
+    db = open_ok(path, TPKS_DB_READ);
+    ck_assert(!be->moved(db));
+    ck_assert_int_eq(rename(other, path), 0);
+    ck_assert(be->moved(db));
+    ck_assert_int_eq(unlink(path), 0);
+    errno = 77;
+    ck_assert(be->moved(db));
+    ck_assert_int_eq(errno, 77);
+    be->close(db);
+}
+END_TEST
+
 /* ---- backup ---------------------------------------------------------------------------------- */
 
 START_TEST(test_backup_while_writing)
@@ -1190,6 +1208,7 @@ static Suite *make_suite(void)
         test_settings,
         test_errno_and_descriptors,
         test_closing_in_a_child_changes_nothing,
+        test_moved,
         test_backup_while_writing,
         test_find,
         test_find_refuses,

@@ -1,0 +1,507 @@
+/*
+ * test_restore.c - a token loses its KEK and gets it back; slots come and go
+ *
+ * On a real token (SoftHSM) in a folder of its own. Losing a KEK is done as it happens: the object
+ * is destroyed behind our back, or the whole token is made anew.
+ */
+#include <sys/wait.h>
+
+#include <openssl/evp.h>
+#include <openssl/x509.h>
+
+#include "hsm.h"
+
+#include "unit.h"
+
+#define PASSWORD "correct horse battery staple"
+#define SOFTHSM "/usr/lib/softhsm/libsofthsm2.so"
+
+static TPKS_CONFIG *config;
+static TPKS_SECRET *password;
+static char token_uri[512];
+static char config_path[512];
+static char prompts[256]; /* one byte for each question that any process asked */
+
+static void shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void shell(const char *format, ...)
+{
+    char command[1024];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(command, sizeof(command), format, arguments);
+    va_end(arguments);
+    ck_assert_msg(system(command) == 0, "%s", command);
+}
+
+static void init_token(const char *label)
+{
+    shell("softhsm2-util --init-token --free --label %s --so-pin 87654321 --pin 123456 >/dev/null",
+          label);
+}
+
+static const char *answer; /* what the callback gives; NULL: it refuses */
+
+/* Runs in the loading program too, where Check's assertions do not work. */
+static int ask(void *arg, tpks_purpose purpose, const char *info, char *buffer, size_t size,
+               size_t *length)
+{
+    int fd = open(prompts, O_WRONLY | O_APPEND | O_CREAT, 0600);
+
+    (void)arg;
+    if (purpose != TPKS_ASK_PASSWORD || strstr(info, "Trustpoint keystore edge (") == NULL ||
+        write(fd, "?", 1) != 1)
+        abort();
+    close(fd);
+    if (answer == NULL || strlen(answer) > size)
+        return 0;
+    memcpy(buffer, answer, strlen(answer));
+    *length = strlen(answer);
+    return 1;
+}
+
+static long prompt_count(void)
+{
+    struct stat info;
+
+    return stat(prompts, &info) == 0 ? (long)info.st_size : 0;
+}
+
+static tpks_options options_for(tpks_access access)
+{
+    return (tpks_options){.config = config, .access = access, .ask = ask};
+}
+
+static TPKS *open_for(tpks_access access)
+{
+    tpks_options options = options_for(access);
+    TPKS *ks = NULL;
+
+    expect_ok(tpks_open(&options, &ks));
+    return ks;
+}
+
+static void add_record(void)
+{
+    TPKS *ks = open_for(TPKS_WRITE);
+    EVP_PKEY *key = EVP_PKEY_Q_keygen(NULL, NULL, "EC", "P-256");
+    PKCS8_PRIV_KEY_INFO *info = EVP_PKEY2PKCS8(key);
+    unsigned char *der = NULL;
+    int size = i2d_PKCS8_PRIV_KEY_INFO(info, &der);
+    TPKS_SECRET *pkcs8 = tpks_secret_copy(der, (size_t)size);
+
+    expect_ok(tpks_add(ks, "web", pkcs8, NULL, TPKS_MAY_SIGN, NULL));
+    tpks_secret_free(pkcs8);
+    OPENSSL_clear_free(der, (size_t)size);
+    PKCS8_PRIV_KEY_INFO_free(info);
+    EVP_PKEY_free(key);
+    tpks_close(ks);
+}
+
+static void setup(void)
+{
+    char text[1024];
+
+    shell("rm -rf %s/* && mkdir %s/tokens", scratch(), scratch());
+    snprintf(prompts, sizeof(prompts), "%s/prompts", scratch());
+    snprintf(text, sizeof(text), "directories.tokendir = %s/tokens\n", scratch());
+    setenv("SOFTHSM2_CONF", write_file("softhsm2.conf", text, strlen(text), 0600), 1);
+    init_token("edge");
+    write_file("pin", "123456\n", 7, 0600);
+    snprintf(token_uri, sizeof(token_uri),
+             "pkcs11:token=edge?module-path=" SOFTHSM "&pin-source=file:%s/pin", scratch());
+    snprintf(text, sizeof(text),
+             "[keystore]\nstore = sqlite:%s/keystore.db\nstate = %s/state\ntoken = %s\n", scratch(),
+             scratch(), token_uri);
+    snprintf(config_path, sizeof(config_path), "%s",
+             write_file("keystore.cnf", text, strlen(text), 0600));
+    expect_ok(tpks_config_load(config_path, &config));
+    password = secret_of(PASSWORD);
+    answer = PASSWORD;
+    tpks_options options = options_for(TPKS_WRITE);
+    tpks_create_params params = {
+        .label = "edge", .password = password, .cost = {.t = 1, .m_kib = 8192, .p = 1}};
+    expect_ok(tpks_create(&options, &params, NULL));
+    add_record();
+}
+
+static void teardown(void)
+{
+    tpks_secret_free(password);
+    tpks_config_free(config);
+}
+
+static tpks_result load(void)
+{
+    tpks_options options = options_for(TPKS_LOAD);
+    tpks_selector by_name = {.name = "web"};
+    TPKS *ks = NULL;
+    TPKS_RECORD *record = NULL;
+    TPKS_SECRET *pkcs8 = NULL;
+    tpks_result result = tpks_open(&options, &ks);
+
+    if (result == TPKS_OK)
+        result = tpks_find(ks, &by_name, &record);
+    if (result == TPKS_OK)
+        result = tpks_load_key(ks, record, &pkcs8);
+    tpks_secret_free(pkcs8);
+    tpks_record_free(record);
+    tpks_close(ks);
+    return result;
+}
+
+/* In a new program, as a server that starts: it sees the token as it is now. */
+static pid_t start_load(void)
+{
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        execl("/proc/self/exe", "test_restore", "load", config_path, prompts,
+              answer == NULL ? "" : answer, NULL);
+        _exit(127);
+    }
+    return pid;
+}
+
+static tpks_result end_load(pid_t pid)
+{
+    int status = 0;
+
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_msg(WIFEXITED(status), "killed by signal %d", WTERMSIG(status));
+    return (tpks_result)WEXITSTATUS(status);
+}
+
+static tpks_result load_elsewhere(void)
+{
+    return end_load(start_load());
+}
+
+/* What that program does. */
+static int load_as_told(char **argv)
+{
+    snprintf(prompts, sizeof(prompts), "%s", argv[3]);
+    answer = *argv[4] == '\0' ? NULL : argv[4];
+    tpks_result result = tpks_config_load(argv[2], &config);
+    if (result == TPKS_OK)
+        result = load();
+    tpks_config_free(config);
+    return (int)result;
+}
+
+typedef struct slot_count {
+    const char *kind;
+    const char *state;
+    int count;
+} slot_count;
+
+static tpks_result count_slot(void *arg, const tpks_slot_info *slot)
+{
+    slot_count *c = arg;
+
+    c->count += strcmp(slot->kind, c->kind) == 0 && strcmp(slot->state, c->state) == 0;
+    return TPKS_OK;
+}
+
+static int slots(const char *kind, const char *state)
+{
+    TPKS *ks = open_for(TPKS_LOAD);
+    slot_count c = {kind, state, 0};
+
+    expect_ok(tpks_each_slot(ks, count_slot, &c));
+    tpks_close(ks);
+    return c.count;
+}
+
+static tpks_result keep_first(void *arg, const tpks_slot_info *slot)
+{
+    tpks_slot_info *first = arg;
+
+    if (strcmp(slot->kind, first->kind) == 0 && strcmp(slot->state, "active") == 0) {
+        memcpy(first->id, slot->id, TPKS_ID_SIZE);
+        if (slot->cka_id != NULL && first->cka_id != NULL)
+            memcpy((unsigned char *)first->cka_id, slot->cka_id, CKA_ID_SIZE);
+    }
+    return TPKS_OK;
+}
+
+static void active_slot(const char *kind, unsigned char id[TPKS_ID_SIZE],
+                        unsigned char cka_id[CKA_ID_SIZE])
+{
+    TPKS *ks = open_for(TPKS_LOAD);
+    tpks_slot_info first = {.kind = kind, .cka_id = cka_id};
+
+    expect_ok(tpks_each_slot(ks, keep_first, &first));
+    memcpy(id, first.id, TPKS_ID_SIZE);
+    tpks_close(ks);
+}
+
+/* Destroys the KEK in another process, so that nothing here knows. */
+static void lose_kek(void)
+{
+    unsigned char id[TPKS_ID_SIZE], cka_id[CKA_ID_SIZE];
+    int status = 0;
+
+    active_slot("hsm-aes", id, cka_id);
+    pid_t pid = fork();
+    if (pid == 0) {
+        hsm_options options = {.token_uri = token_uri, .state_dir = scratch(), .write = true};
+        HSM *hsm = NULL;
+        _exit(hsm_open(&options, &hsm) != TPKS_OK || hsm_destroy_kek(hsm, cka_id) != TPKS_OK);
+    }
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_int_eq(status, 0);
+}
+
+static void lose_token(void)
+{
+    shell("rm -rf %s/tokens/*", scratch());
+}
+
+/* ---- restore ---- */
+
+START_TEST(a_lost_kek_is_restored_while_loading)
+{
+    expect_ok(load_elsewhere());
+    ck_assert_int_eq(prompt_count(), 0);
+    lose_kek();
+    answer = NULL;
+    expect(TPKS_KEK_MISSING, load_elsewhere());
+    ck_assert_int_eq(prompt_count(), 1);
+    answer = "not the right password";
+    expect(TPKS_WRONG_SECRET, load_elsewhere());
+    ck_assert_int_eq(prompt_count(), 2);
+    ck_assert_int_eq(slots("hsm-aes", "active"), 1);
+    answer = PASSWORD;
+    expect_ok(load_elsewhere());
+    ck_assert_int_eq(prompt_count(), 3);
+    expect_ok(load_elsewhere());
+    ck_assert_int_eq(prompt_count(), 3);
+    ck_assert_int_eq(slots("hsm-aes", "active"), 1);
+    ck_assert_int_eq(slots("hsm-aes", "stale"), 1);
+}
+END_TEST
+
+START_TEST(a_new_token_of_the_same_name_is_a_lost_kek)
+{
+    lose_token();
+    expect(TPKS_TOKEN_MISSING, load_elsewhere());
+    ck_assert_int_eq(prompt_count(), 0);
+    init_token("edge");
+    expect_ok(load_elsewhere());
+    ck_assert_int_eq(prompt_count(), 1);
+    /* The slot of the token that is gone says nothing about the new one. */
+    ck_assert_int_eq(slots("hsm-aes", "active"), 2);
+}
+END_TEST
+
+START_TEST(nothing_but_a_lost_kek_asks)
+{
+    shell("chmod 0644 %s/pin", scratch());
+    expect(TPKS_NOT_PERMITTED, load_elsewhere());
+    shell("chmod 0600 %s/pin && printf 000000 >%s/pin", scratch(), scratch());
+    expect(TPKS_WRONG_SECRET, load_elsewhere());
+    expect(TPKS_PIN_LOCKED, load_elsewhere());
+    ck_assert_int_eq(prompt_count(), 0);
+}
+END_TEST
+
+/* Somebody imports another AES key under our CKA_ID. */
+START_TEST(a_foreign_kek_is_neither_used_nor_destroyed)
+{
+    unsigned char id[TPKS_ID_SIZE], cka_id[CKA_ID_SIZE];
+    tpks_options options = options_for(TPKS_WRITE);
+    tpks_restore_params params = {.secret = password};
+    tpks_restore_report report;
+    int status = 0;
+
+    active_slot("hsm-aes", id, cka_id);
+    lose_kek();
+    pid_t pid = fork();
+    if (pid == 0) {
+        hsm_options writing = {.token_uri = token_uri, .state_dir = scratch(), .write = true};
+        HSM *hsm = NULL;
+        TPKS_SECRET *other = tpks_secret_new(DEK_SIZE);
+        wrap_algorithm algorithm;
+        unsigned char wrapped[WRAPPED_MAX], iv[16];
+        size_t wrapped_size = 0, iv_size = 0;
+        _exit(hsm_open(&writing, &hsm) != TPKS_OK ||
+              hsm_make_kek(hsm, cka_id, "foreign", other, &algorithm, wrapped, &wrapped_size, iv,
+                           &iv_size) != TPKS_OK);
+    }
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_int_eq(status, 0);
+    expect(TPKS_KEK_FOREIGN, load_elsewhere());
+    ck_assert_int_eq(prompt_count(), 0);
+    expect_ok(tpks_restore(&options, &params, &report));
+    ck_assert_int_eq(report.found, TPKS_KEK_FOREIGN);
+    ck_assert(report.restored);
+    expect_ok(load_elsewhere());
+    hsm_options reading = {.token_uri = token_uri, .state_dir = scratch()};
+    HSM *hsm = NULL;
+    expect_ok(hsm_open(&reading, &hsm));
+    expect_ok(hsm_find_kek(hsm, cka_id));
+    hsm_close(hsm);
+}
+END_TEST
+
+START_TEST(a_restore_on_demand_looks_before_it_acts)
+{
+    tpks_options options = options_for(TPKS_WRITE);
+    tpks_restore_params params = {.secret = password, .dry_run = true};
+    tpks_restore_report report;
+
+    expect_ok(tpks_restore(&options, &params, &report));
+    ck_assert_int_eq(report.found, TPKS_OK);
+    lose_kek();
+    expect_ok(tpks_restore(&options, &params, &report));
+    ck_assert_int_eq(report.found, TPKS_KEK_MISSING);
+    ck_assert(!report.restored);
+    ck_assert_int_eq(slots("hsm-aes", "stale"), 0);
+    params.dry_run = false;
+    expect_ok(tpks_restore(&options, &params, &report));
+    ck_assert(report.restored);
+    expect_ok(tpks_restore(&options, &params, &report));
+    ck_assert(!report.restored);
+    ck_assert_int_eq(prompt_count(), 0);
+    expect_ok(load_elsewhere());
+}
+END_TEST
+
+START_TEST(a_source_of_the_configuration_spares_the_question)
+{
+    char text[1024];
+
+    snprintf(text, sizeof(text),
+             "[keystore]\nstore = sqlite:%s/keystore.db\nstate = %s/state\ntoken = %s\n"
+             "restore = file:%s/password, callback\n",
+             scratch(), scratch(), token_uri, scratch());
+    write_file("keystore.cnf", text, strlen(text), 0600);
+    write_file("password", PASSWORD "\n", strlen(PASSWORD) + 1, 0600);
+    lose_kek();
+    expect_ok(load_elsewhere());
+    ck_assert_int_eq(prompt_count(), 0);
+}
+END_TEST
+
+START_TEST(many_processes_ask_once)
+{
+    enum { PROCESSES = 12 };
+    pid_t pids[PROCESSES];
+
+    lose_kek();
+    for (int i = 0; i < PROCESSES; i++)
+        pids[i] = start_load();
+    for (int i = 0; i < PROCESSES; i++)
+        ck_assert_int_eq(end_load(pids[i]), TPKS_OK);
+    ck_assert_int_eq(prompt_count(), 1);
+    ck_assert_int_eq(slots("hsm-aes", "active"), 1);
+    ck_assert_int_eq(slots("hsm-aes", "stale"), 1);
+}
+END_TEST
+
+/* ---- slots ---- */
+
+START_TEST(a_password_is_changed_in_one_step)
+{
+    TPKS *ks = open_for(TPKS_WRITE);
+    TPKS_SECRET *next = secret_of("another long password");
+    TPKS_SECRET *short_one = secret_of("short");
+    unsigned char old[TPKS_ID_SIZE], cka_id[CKA_ID_SIZE];
+    tpks_kdf_cost cost = {.t = 1, .m_kib = 8192, .p = 1};
+
+    active_slot("password", old, cka_id);
+    expect(TPKS_BAD_INPUT, tpks_password_change(ks, old, short_one, cost, NULL));
+    expect_ok(tpks_password_change(ks, old, next, cost, NULL));
+    expect(TPKS_NOT_FOUND, tpks_password_change(ks, old, next, cost, NULL));
+    expect(TPKS_WRONG_SECRET, tpks_unlock_with(ks, password));
+    expect_ok(tpks_unlock_with(ks, next));
+    tpks_close(ks);
+    ck_assert_int_eq(slots("password", "active"), 1);
+    tpks_secret_free(short_one);
+    tpks_secret_free(next);
+}
+END_TEST
+
+START_TEST(the_last_way_back_stays)
+{
+    TPKS *ks = open_for(TPKS_WRITE);
+    unsigned char id[TPKS_ID_SIZE], recovery[TPKS_ID_SIZE], cka_id[CKA_ID_SIZE];
+    TPKS_SECRET *key = NULL;
+
+    active_slot("password", id, cka_id);
+    expect(TPKS_NOT_PERMITTED, tpks_slot_remove(ks, id, false));
+    expect_ok(tpks_slot_add_recovery(ks, &key, recovery));
+    expect_ok(tpks_slot_remove(ks, id, false));
+    expect(TPKS_NOT_FOUND, tpks_slot_remove(ks, id, false));
+    expect(TPKS_NOT_PERMITTED, tpks_slot_remove(ks, recovery, false));
+    expect_ok(tpks_unlock_with(ks, key));
+    tpks_secret_free(key);
+    tpks_close(ks);
+    expect_ok(load_elsewhere());
+}
+END_TEST
+
+START_TEST(a_kek_is_rotated_and_its_predecessor_destroyed)
+{
+    TPKS *ks = open_for(TPKS_WRITE);
+    unsigned char old[TPKS_ID_SIZE], old_cka[CKA_ID_SIZE], new_id[TPKS_ID_SIZE];
+    hsm_options reading = {.token_uri = token_uri, .state_dir = scratch()};
+    HSM *hsm = NULL;
+
+    active_slot("hsm-aes", old, old_cka);
+    expect_ok(tpks_rotate_kek(ks, new_id));
+    ck_assert_int_eq(slots("hsm-aes", "active"), 1);
+    ck_assert_int_eq(slots("hsm-aes", "stale"), 1);
+    expect_ok(load_elsewhere());
+    expect_ok(hsm_open(&reading, &hsm));
+    expect_ok(hsm_find_kek(hsm, old_cka));
+    expect_ok(tpks_slot_remove(ks, old, true));
+    expect(TPKS_KEK_MISSING, hsm_find_kek(hsm, old_cka));
+    hsm_close(hsm);
+    ck_assert_int_eq(slots("hsm-aes", "stale"), 0);
+    tpks_close(ks);
+    expect_ok(load_elsewhere());
+    ck_assert_int_eq(prompt_count(), 0);
+}
+END_TEST
+
+START_TEST(a_second_token_gets_a_slot_of_its_own)
+{
+    TPKS *ks = open_for(TPKS_WRITE);
+    char other[512];
+
+    init_token("second");
+    snprintf(other, sizeof(other),
+             "pkcs11:token=second?module-path=" SOFTHSM "&pin-source=file:%s/pin", scratch());
+    expect_ok(tpks_unlock_with(ks, password));
+    expect_ok(tpks_slot_add_hsm(ks, other, NULL));
+    tpks_close(ks);
+    ck_assert_int_eq(slots("hsm-aes", "active"), 2);
+    expect_ok(load_elsewhere());
+}
+END_TEST
+
+int main(int argc, char **argv)
+{
+    if (argc == 5)
+        return load_as_told(argv);
+    Suite *suite = suite_create("restore");
+    TCase *tests = tcase_create("restore");
+
+    tcase_set_timeout(tests, 300);
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_add_test(tests, a_lost_kek_is_restored_while_loading);
+    tcase_add_test(tests, a_new_token_of_the_same_name_is_a_lost_kek);
+    tcase_add_test(tests, nothing_but_a_lost_kek_asks);
+    tcase_add_test(tests, a_foreign_kek_is_neither_used_nor_destroyed);
+    tcase_add_test(tests, a_restore_on_demand_looks_before_it_acts);
+    tcase_add_test(tests, a_source_of_the_configuration_spares_the_question);
+    tcase_add_test(tests, many_processes_ask_once);
+    tcase_add_test(tests, a_password_is_changed_in_one_step);
+    tcase_add_test(tests, the_last_way_back_stays);
+    tcase_add_test(tests, a_kek_is_rotated_and_its_predecessor_destroyed);
+    tcase_add_test(tests, a_second_token_gets_a_slot_of_its_own);
+    suite_add_tcase(suite, tests);
+    return run(suite);
+}
