@@ -66,23 +66,46 @@ static tpks_result contradiction(const TPKS *ks, const char *dek, uint64_t gener
     return TPKS_OK;
 }
 
-tpks_result anchor_check(const TPKS *ks, bool *known)
+/* What the file says. */
+typedef struct anchor {
+    char dek[HEX_PROOF + 1];
+    uint64_t generation;
+    char seal[HEX_PROOF + 1];
+} anchor;
+
+/* *known is false when this host has none. */
+static tpks_result read_anchor(const TPKS *ks, anchor *out, bool *known)
 {
-    char path[PATH_SIZE], dek[HEX_PROOF + 1] = "", seal[HEX_PROOF + 1] = "";
-    uint64_t generation = 0;
+    char path[PATH_SIZE];
 
     *known = false;
     anchor_path(ks, path, sizeof(path));
     __attribute__((cleanup(close_file))) FILE *file = fopen(path, "re");
     if (file == NULL || !trusted(file))
         return TPKS_OK;
-    if (fscanf(file, ANCHOR_SCAN, dek, &generation, seal) != 3)
+    if (fscanf(file, ANCHOR_SCAN, out->dek, &out->generation, out->seal) != 3)
         return fail(TPKS_TAMPERED,
                     "the anchor %s is malformed: remove it if this host's database "
                     "is known to be good",
                     path);
     *known = true;
-    return contradiction(ks, dek, generation, seal);
+    return TPKS_OK;
+}
+
+tpks_result anchor_check(const TPKS *ks, bool *known)
+{
+    anchor a;
+
+    TRY(read_anchor(ks, &a, known));
+    return *known ? contradiction(ks, a.dek, a.generation, a.seal) : TPKS_OK;
+}
+
+uint64_t anchor_generation(const TPKS *ks)
+{
+    anchor a;
+    bool known = false;
+
+    return read_anchor(ks, &a, &known) == TPKS_OK && known ? a.generation : 0;
 }
 
 void anchor_write(const TPKS *ks)

@@ -156,6 +156,7 @@ static tpks_result write_new(creation *c)
     TRY(d->backend->commit(d->db));
     c->done = true;
     anchor_write(c->ks);
+    header_keep(c->ks);
     return TPKS_OK;
 }
 
@@ -182,8 +183,8 @@ tpks_result tpks_create(const tpks_options *options, const tpks_create_params *p
     TRY(keystore_new(options, &c.ks));
     TRY(check_params(c.ks, params));
     TRY(backend_find(keystore_setting(c.ks, "store"), &c.ks->d.backend, &location));
+    TRY(make_state_dir(c.ks)); /* first: the database may be to lie in it */
     TRY(c.ks->d.backend->open(location, TPKS_DB_CREATE, &c.ks->d.db));
-    TRY(make_state_dir(c.ks));
     TRY(new_head(c.ks, params->label, &c.dek));
     TRY(make_machine_slot(&c, params->software));
     TRY(make_ways_back(&c, params));

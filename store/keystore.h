@@ -237,7 +237,7 @@ typedef struct tpks_options {
     bool accept_new_anchor;
     /* A missing KEK is only reported, as `status` wants it. */
     bool no_restore;
-    tpks_ask_fn *ask;      /* NULL: nobody can be asked */
+    tpks_ask_fn *ask; /* NULL: nobody can be asked */
     void *ask_arg;
 } tpks_options;
 
@@ -436,6 +436,19 @@ typedef struct tpks_restore_report {
 TPKS_API TPKS_CHECK tpks_result tpks_restore(const tpks_options *options,
                                              const tpks_restore_params *params,
                                              tpks_restore_report *report);
+
+/*
+ * Header, DEKs, slots and wraps alone, into a new file of keystore format without records. The
+ * library keeps such a copy in the state folder (KEYSTORE.hdr, and .hdr.old before it).
+ */
+TPKS_API TPKS_CHECK tpks_result tpks_header_backup(TPKS *ks, const char *path);
+/*
+ * Puts them back into the configured database, whose own may be damaged, after the copy has
+ * proven itself by unlocking (with `secret`, or NULL: this machine's HSM) and every record opens
+ * with it. A copy older than this host's anchor or the database needs accept_new_anchor.
+ */
+TPKS_API TPKS_CHECK tpks_result tpks_header_restore(const tpks_options *options, const char *path,
+                                                    const TPKS_SECRET *secret);
 
 typedef struct tpks_status_info {
     unsigned char keystore_id[TPKS_ID_SIZE];

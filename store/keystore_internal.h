@@ -93,7 +93,14 @@ TPKS_CHECK tpks_result keystore_add_hsm_slot(TPKS *ks, unsigned char id[TPKS_ID_
  * TPKS_ROLLED_BACK or TPKS_TAMPERED. TPKS_OK otherwise, with *known telling whether there is one.
  */
 TPKS_CHECK tpks_result anchor_check(const TPKS *ks, bool *known);
+/* The generation that this host has seen; 0: none. */
+uint64_t anchor_generation(const TPKS *ks);
 /* Remembers the present generation. Best effort: a host without a state folder has no anchor. */
 void anchor_write(const TPKS *ks);
+
+/* ---- header.c ---- */
+
+/* Keeps a copy of header and slots in the state folder, and the one before. Best effort. */
+void header_keep(const TPKS *ks);
 
 #endif

@@ -25,6 +25,8 @@ TPKS_CHECK tpks_result native_read_head(const database *d, head *out);
 TPKS_CHECK tpks_result native_is_unchanged(const database *d, const head *h, bool *out);
 /* The first time, with every DEK, slot and wrap. */
 TPKS_CHECK tpks_result native_insert_head(const database *d, const head *h);
+/* In place of whatever header, DEKs, slots and wraps there are. */
+TPKS_CHECK tpks_result native_replace_head(const database *d, const head *h);
 /*
  * Writes generation and seal where the stored generation is still `was`. TPKS_CONFLICT: someone
  * else was faster.

@@ -498,6 +498,16 @@ tpks_result native_insert_head(const database *d, const head *h)
     return insert_slots(d, h);
 }
 
+tpks_result native_replace_head(const database *d, const head *h)
+{
+    /* The damaged rows may not even carry the right keystore id. */
+    TRY(run(d, "DELETE FROM tpks_header", NULL, 0, NULL));
+    TRY(run(d, "DELETE FROM tpks_dek", NULL, 0, NULL));
+    TRY(run(d, "DELETE FROM tpks_wrap", NULL, 0, NULL));
+    TRY(run(d, "DELETE FROM tpks_slot", NULL, 0, NULL));
+    return native_insert_head(d, h);
+}
+
 tpks_result native_advance(const database *d, const head *h, uint64_t was)
 {
     uint64_t changed = 0;

@@ -120,6 +120,7 @@ static tpks_result apply_slots(TPKS *ks, const void *arg)
 static tpks_result change_slots(TPKS *ks, const slot_change *change, const char *event)
 {
     TRY(keystore_change(ks, prepare_slots, apply_slots, change));
+    header_keep(ks);
     tpks_log(ks, event, "", TPKS_OK);
     return TPKS_OK;
 }

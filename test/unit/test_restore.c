@@ -8,6 +8,7 @@
 
 #include <openssl/evp.h>
 #include <openssl/x509.h>
+#include <sqlite3.h>
 
 #include "hsm.h"
 
@@ -482,6 +483,59 @@ START_TEST(a_second_token_gets_a_slot_of_its_own)
 }
 END_TEST
 
+/* ---- header backup ---- */
+
+static void sql(const char *statements)
+{
+    char path[300];
+    sqlite3 *handle = NULL;
+    char *error = NULL;
+
+    snprintf(path, sizeof(path), "%s/keystore.db", scratch());
+    ck_assert_int_eq(sqlite3_open(path, &handle), SQLITE_OK);
+    sqlite3_exec(handle, statements, NULL, NULL, &error);
+    ck_assert_msg(error == NULL, "%s", error);
+    sqlite3_close(handle);
+}
+
+START_TEST(a_damaged_header_is_put_back)
+{
+    tpks_options options = options_for(TPKS_WRITE);
+    char copy[300];
+    TPKS *ks = open_for(TPKS_WRITE);
+
+    snprintf(copy, sizeof(copy), "%s/header.copy", scratch());
+    expect_ok(tpks_header_backup(ks, copy));
+    tpks_close(ks);
+    sql("UPDATE tpks_wrap SET wrapped = zeroblob(40); DELETE FROM tpks_header");
+    ck_assert_int_ne(load_elsewhere(), TPKS_OK);
+    expect_ok(tpks_header_restore(&options, copy, password));
+    shell("cp %s/keystore.db %s/good.db", scratch(), scratch());
+    sql("UPDATE tpks_slot SET label = 'x'");
+    expect(TPKS_ROLLED_BACK, tpks_header_restore(&options, copy, password));
+    options.accept_new_anchor = true;
+    expect_ok(tpks_header_restore(&options, copy, NULL));
+    expect_ok(load_elsewhere());
+    /* Not over the records of another keystore. */
+    sql("UPDATE tpks_record SET sealed = zeroblob(100)");
+    expect(TPKS_TAMPERED, tpks_header_restore(&options, copy, password));
+}
+END_TEST
+
+START_TEST(a_copy_of_the_header_is_kept)
+{
+    tpks_options options = options_for(TPKS_WRITE);
+    char copy[300];
+
+    options.accept_new_anchor = true; /* a record came after it */
+    shell("cp %s/state/*.hdr %s/kept", scratch(), scratch());
+    snprintf(copy, sizeof(copy), "%s/kept", scratch());
+    sql("DELETE FROM tpks_slot");
+    expect_ok(tpks_header_restore(&options, copy, password));
+    expect_ok(load_elsewhere());
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     if (argc == 5)
@@ -502,6 +556,8 @@ int main(int argc, char **argv)
     tcase_add_test(tests, the_last_way_back_stays);
     tcase_add_test(tests, a_kek_is_rotated_and_its_predecessor_destroyed);
     tcase_add_test(tests, a_second_token_gets_a_slot_of_its_own);
+    tcase_add_test(tests, a_damaged_header_is_put_back);
+    tcase_add_test(tests, a_copy_of_the_header_is_kept);
     suite_add_tcase(suite, tests);
     return run(suite);
 }

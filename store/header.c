@@ -1,0 +1,159 @@
+/*
+ * header.c - a copy of header, DEKs, slots and wraps, for when the database's own are damaged
+ *
+ * The copy is a keystore without records. One is kept in the state folder, made anew with every
+ * change of the slots; it opens with the same passwords and tokens as the keystore did then.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "backend_load.h"
+#include "file.h"
+#include "keystore_internal.h"
+
+static void close_database(database *d)
+{
+    if (d->db != NULL)
+        d->backend->close(d->db);
+}
+
+#define DATABASE __attribute__((cleanup(close_database))) database
+
+static tpks_result copy_to(const TPKS *ks, const char *path)
+{
+    DATABASE d = {0};
+    char store[PATH_SIZE + 8];
+    const char *location = NULL;
+
+    snprintf(store, sizeof(store), "sqlite:%s", path);
+    TRY(backend_find(store, &d.backend, &location));
+    TRY(d.backend->open(location, TPKS_DB_CREATE, &d.db));
+    TRY(d.backend->begin(d.db, true));
+    TRY(native_create(&d));
+    TRY(native_insert_head(&d, &ks->head));
+    return d.backend->commit(d.db);
+}
+
+tpks_result tpks_header_backup(TPKS *ks, const char *path)
+{
+    CRYPTO_SCOPE;
+
+    /* Only what proves itself is worth keeping. */
+    TRY(tpks_unlock(ks));
+    return copy_to(ks, path);
+}
+
+void header_keep(const TPKS *ks)
+{
+    char id[2 * TPKS_ID_SIZE + 1], path[PATH_SIZE], next[PATH_SIZE + 8], last[PATH_SIZE + 8];
+
+    hex_text(ks->head.keystore, TPKS_ID_SIZE, id);
+    snprintf(path, sizeof(path), "%s/%s.hdr", keystore_setting(ks, "state"), id);
+    snprintf(next, sizeof(next), "%s.new", path);
+    snprintf(last, sizeof(last), "%s.old", path);
+    unlink(next);
+    if (copy_to(ks, next) != TPKS_OK) {
+        tpks_log(ks, "header-not-kept", "", TPKS_NOT_PERMITTED);
+        return;
+    }
+    if (access(path, F_OK) == 0 && rename(path, last) != 0)
+        tpks_log(ks, "header-not-kept", "", TPKS_NOT_PERMITTED);
+    if (rename(next, path) != 0)
+        tpks_log(ks, "header-not-kept", "", TPKS_NOT_PERMITTED);
+}
+
+/* ---- bringing it back ---- */
+
+/* The newest generation that this host or the database itself speaks of, or the backup. */
+static uint64_t newest_generation(const TPKS *ks, const head *damaged)
+{
+    uint64_t newest = anchor_generation(ks);
+
+    newest = damaged->generation > newest ? damaged->generation : newest;
+    return ks->head.generation > newest ? ks->head.generation : newest;
+}
+
+static tpks_result check_age(const TPKS *ks, uint64_t newest)
+{
+    if (ks->head.generation >= newest || ks->accept_new_anchor)
+        return TPKS_OK;
+    return fail(TPKS_ROLLED_BACK,
+                "the header backup is of generation %llu, the keystore was at %llu: slots removed "
+                "since then would come back; if that is acceptable, go on with "
+                "--accept-new-anchor",
+                (unsigned long long)ks->head.generation, (unsigned long long)newest);
+}
+
+/* Every record must open with the backup's DEK: the two belong together. */
+static tpks_result prove_record(void *arg, TPKS_RECORD *record)
+{
+    TPKS *ks = arg;
+    TPKS_SECRET *pkcs8 = NULL;
+
+    TRY(record_open(record, ks->dek, &pkcs8));
+    tpks_secret_free(pkcs8);
+    return TPKS_OK;
+}
+
+static tpks_result write_back(TPKS *ks, const database *target, uint64_t newest)
+{
+    ks->head.generation = newest + 1;
+    TRY(head_seal(&ks->head, ks->dek));
+    TRY(target->backend->begin(target->db, true));
+    tpks_result result = native_replace_head(target, &ks->head);
+    if (result == TPKS_OK)
+        result = target->backend->commit(target->db);
+    if (result != TPKS_OK)
+        target->backend->rollback(target->db);
+    return result;
+}
+
+/* Takes the backup's database in hand in place of the configured one, locked. */
+static tpks_result open_backup(const tpks_options *options, const char *path, TPKS **out)
+{
+    char store[PATH_SIZE + 8];
+    const char *location = NULL;
+    TPKS *ks = NULL;
+
+    snprintf(store, sizeof(store), "sqlite:%s", path);
+    TRY(keystore_new(options, &ks));
+    *out = ks; /* the caller frees it from here on */
+    TRY(backend_find(store, &ks->d.backend, &location));
+    TRY(ks->d.backend->open(location, TPKS_DB_READ, &ks->d.db));
+    TRY(native_recognise(&ks->d));
+    return native_read_head(&ks->d, &ks->head);
+}
+
+static void free_keystore(TPKS **ks)
+{
+    if (*ks != NULL)
+        keystore_free(*ks);
+}
+
+tpks_result tpks_header_restore(const tpks_options *options, const char *path,
+                                const TPKS_SECRET *secret)
+{
+    CRYPTO_SCOPE;
+    __attribute__((cleanup(free_keystore))) TPKS *ks = NULL;
+    __attribute__((cleanup(head_clear))) head damaged = {0};
+    DATABASE target = {0};
+    const char *location = NULL;
+    tpks_options opening = *options;
+
+    opening.access = TPKS_LOAD; /* an anchor is left at the end, not by unlocking */
+    TRY(open_backup(&opening, path, &ks));
+    TRY(backend_find(keystore_setting(ks, "store"), &target.backend, &location));
+    TRY(target.backend->open(location, TPKS_DB_WRITE, &target.db));
+    TRY(native_recognise(&target));
+    if (native_read_head(&target, &damaged) != TPKS_OK)
+        tpks_log(ks, "header-damaged", "", TPKS_TAMPERED);
+    uint64_t newest = newest_generation(ks, &damaged);
+    TRY(check_age(ks, newest));
+    TRY(secret != NULL ? tpks_unlock_with(ks, secret) : unlock_machine(ks));
+    TRY(native_each_record(&target, ks->libctx, &ks->head, NULL, prove_record, ks));
+    TRY(write_back(ks, &target, newest));
+    anchor_write(ks);
+    tpks_log(ks, "header-restored", "", TPKS_OK);
+    return TPKS_OK;
+}
