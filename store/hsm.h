@@ -74,6 +74,12 @@ const char *hsm_token_serial(const HSM *hsm); /* without padding */
 const char *hsm_module_name(const HSM *hsm);  /* for messages */
 
 /*
+ * Initialises a blank token with the label, and the user PIN, that the URI names: for a machine
+ * whose token is gone. TPKS_EXISTS when a token matches already: it is left alone.
+ */
+TPKS_CHECK tpks_result hsm_init_token(const hsm_options *options, const TPKS_SECRET *so_pin);
+
+/*
  * A KEK is found by its CKA_ID alone, on this token. TPKS_KEK_MISSING: the search succeeded and
  * found nothing. Two objects with one id are TPKS_KEK_FOREIGN.
  */

@@ -423,7 +423,9 @@ TPKS_API bool tpks_unlocked_slot(const TPKS *ks, unsigned char id[TPKS_ID_SIZE])
 typedef struct tpks_restore_params {
     const TPKS_SECRET *secret; /* password or recovery key; NULL: from the sources */
     const char *token_uri;     /* onto another token than the configured one; NULL: that */
-    bool dry_run;              /* only look */
+    const TPKS_SECRET
+        *so_pin;  /* initialise a blank token when the named one is not there; NULL: no */
+    bool dry_run; /* only look */
 } tpks_restore_params;
 
 typedef struct tpks_restore_report {

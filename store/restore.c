@@ -198,6 +198,21 @@ static void free_secret(TPKS_SECRET **secret)
 
 #define SECRET __attribute__((cleanup(free_secret))) TPKS_SECRET
 
+/* A token that is there is taken as it is. */
+static tpks_result make_token(const TPKS *ks, const TPKS_SECRET *so_pin)
+{
+    hsm_options options = {
+        .token_uri = keystore_token(ks),
+        .state_dir = keystore_setting(ks, "state"),
+        .ask = ks->ask,
+        .ask_arg = ks->ask_arg,
+        .keystore_label = ks->head.label,
+    };
+    tpks_result result = hsm_init_token(&options, so_pin);
+
+    return result == TPKS_EXISTS ? TPKS_OK : result;
+}
+
 static tpks_result restore_open(TPKS *ks, const tpks_restore_params *params, bool in_load,
                                 tpks_restore_report *report)
 {
@@ -206,6 +221,8 @@ static tpks_result restore_open(TPKS *ks, const tpks_restore_params *params, boo
     bool has = params->secret != NULL;
 
     TRY(take_lock(ks, WAIT_MS, &lock));
+    if (params->so_pin != NULL && !params->dry_run)
+        TRY(make_token(ks, params->so_pin));
     TRY(keystore_reload(ks));
     tpks_result state = look(ks);
     report->found = state;

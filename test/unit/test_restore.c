@@ -296,6 +296,29 @@ START_TEST(a_new_token_of_the_same_name_is_a_lost_kek)
 }
 END_TEST
 
+/* In this very process, which knew the old token. */
+START_TEST(a_wiped_token_is_made_anew_on_demand)
+{
+    tpks_options options = options_for(TPKS_WRITE);
+    tpks_restore_params params = {.secret = password};
+    tpks_restore_report report;
+    TPKS_SECRET *so_pin = secret_of("87654321");
+
+    lose_token();
+    expect(TPKS_TOKEN_MISSING, tpks_restore(&options, &params, &report));
+    params.so_pin = so_pin;
+    expect_ok(tpks_restore(&options, &params, &report));
+    ck_assert(report.restored);
+    expect_ok(load_elsewhere());
+    ck_assert_int_eq(prompt_count(), 0);
+    /* The token that is there is not touched. */
+    expect_ok(tpks_restore(&options, &params, &report));
+    ck_assert(!report.restored);
+    expect_ok(load_elsewhere());
+    tpks_secret_free(so_pin);
+}
+END_TEST
+
 START_TEST(nothing_but_a_lost_kek_asks)
 {
     shell("chmod 0644 %s/pin", scratch());
@@ -547,6 +570,7 @@ int main(int argc, char **argv)
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, a_lost_kek_is_restored_while_loading);
     tcase_add_test(tests, a_new_token_of_the_same_name_is_a_lost_kek);
+    tcase_add_test(tests, a_wiped_token_is_made_anew_on_demand);
     tcase_add_test(tests, nothing_but_a_lost_kek_asks);
     tcase_add_test(tests, a_foreign_kek_is_neither_used_nor_destroyed);
     tcase_add_test(tests, a_restore_on_demand_looks_before_it_acts);
