@@ -8,6 +8,9 @@
  *
  * A stub in a file with our own label goes through a decoder from PEM to DER; one with the label
  * of a traditional private key goes through OpenSSL's. Both arrive at the decoder of their type.
+ * Before version 3.2 OpenSSL sets up every decoder there is for every file, so each one costs every
+ * program that reads keys. There the decoders RSA and EC serve the other types as well, which later
+ * versions do not allow.
  */
 #include "operations.h"
 
@@ -37,6 +40,7 @@ static OSSL_FUNC_decoder_newctx_fn decoder_newctx;
 static OSSL_FUNC_decoder_freectx_fn decoder_freectx;
 static OSSL_FUNC_decoder_does_selection_fn decoder_does_selection;
 static OSSL_FUNC_decoder_decode_fn pem_decode;
+static OSSL_FUNC_decoder_export_object_fn decoder_export_object;
 
 /* Decoders have no state of their own. */
 static void *decoder_newctx(void *provctx)
@@ -95,8 +99,7 @@ static void raise_first(void)
     ERR_raise(ERR_LIB_PEM, PEM_R_BAD_PASSWORD_READ);
 }
 
-/* ---- from PEM to DER
- * ----------------------------------------------------------------------------- */
+/* ---- from PEM to DER ----------------------------------------------------------------------- */
 
 /* Is the next PEM block, whatever stands before it, a stub? Its first line is in `line` then. */
 static bool next_is_stub(BIO *in, char *line, int size)
@@ -125,17 +128,39 @@ static BIO *copy_block(BIO *in, char *line, int size)
     return block;
 }
 
+/* Does OpenSSL keep what it has set up, so that many decoders cost nothing? */
+static bool has_cache(void)
+{
+    return OPENSSL_version_major() > 3 || OPENSSL_version_minor() >= 2;
+}
+
+/* The decoder that serves a type where there is none of its name. */
+static const char *family(const char *key_type)
+{
+    return strncmp(key_type, "RSA", strlen("RSA")) == 0 ? "RSA" : "EC";
+}
+
+static const char *decoder_for(const char *key_type)
+{
+    return has_cache() ? key_type : family(key_type);
+}
+
+static bool serves(const char *decoder, const char *key_type)
+{
+    return strcmp(decoder, key_type) == 0 || strcmp(decoder, family(key_type)) == 0;
+}
+
 static int emit_der(const tpks_stub *stub, unsigned char *der, size_t size, OSSL_CALLBACK *callback,
                     void *arg)
 {
     int type = OSSL_OBJECT_PKEY;
-    OSSL_PARAM params[] = {
-        OSSL_PARAM_construct_int(OSSL_OBJECT_PARAM_TYPE, &type),
-        OSSL_PARAM_construct_utf8_string(OSSL_OBJECT_PARAM_DATA_TYPE, (char *)stub->key_type, 0),
-        OSSL_PARAM_construct_utf8_string(OSSL_OBJECT_PARAM_DATA_STRUCTURE, (char *)"type-specific",
-                                         0),
-        OSSL_PARAM_construct_octet_string(OSSL_OBJECT_PARAM_DATA, der, size),
-        OSSL_PARAM_construct_end()};
+    OSSL_PARAM params[] = {OSSL_PARAM_construct_int(OSSL_OBJECT_PARAM_TYPE, &type),
+                           OSSL_PARAM_construct_utf8_string(OSSL_OBJECT_PARAM_DATA_TYPE,
+                                                            (char *)decoder_for(stub->key_type), 0),
+                           OSSL_PARAM_construct_utf8_string(OSSL_OBJECT_PARAM_DATA_STRUCTURE,
+                                                            (char *)"type-specific", 0),
+                           OSSL_PARAM_construct_octet_string(OSSL_OBJECT_PARAM_DATA, der, size),
+                           OSSL_PARAM_construct_end()};
 
     return callback(params, arg);
 }
@@ -187,8 +212,7 @@ static int pem_decode(void *ctx, OSSL_CORE_BIO *core_bio, int selection, OSSL_CA
     return decode_block(context, block, callback, arg);
 }
 
-/* ---- from DER to a key
- * ---------------------------------------------------------------------------- */
+/* ---- from DER to a key --------------------------------------------------------------------- */
 
 /* How long the whole DER is, by its first bytes; 0 if it can't be a stub. */
 static size_t whole_size(const unsigned char *der)
@@ -264,7 +288,7 @@ static int yield(CONTEXT *context, const tpks_stub *stub, OSSL_CALLBACK *callbac
     return key != NULL && key_yield(key, callback, arg);
 }
 
-static int decode(const KEY_TYPE *type, CONTEXT *context, OSSL_CORE_BIO *core_bio,
+static int decode(const char *name, CONTEXT *context, OSSL_CORE_BIO *core_bio,
                   OSSL_CALLBACK *callback, void *arg, OSSL_PASSPHRASE_CALLBACK *ask, void *ask_arg)
 {
     KEEP_ERRNO;
@@ -275,35 +299,27 @@ static int decode(const KEY_TYPE *type, CONTEXT *context, OSSL_CORE_BIO *core_bi
         BIO_new_from_core_bio(context_libctx(context), core_bio);
 
     size = in == NULL ? 0 : read_stub(in, der);
-    if (size == 0 || tpks_stub_decode(der, size, &stub) != TPKS_OK ||
-        strcmp(stub.key_type, type->name) != 0)
+    if (size == 0 || tpks_stub_decode(der, size, &stub) != TPKS_OK || !serves(name, stub.key_type))
         return 1;
     return yield(context, &stub, callback, arg, ask, ask_arg);
 }
 
-/* ---- tables ---------------------------------------------------------------------------------- */
+/* ---- tables -------------------------------------------------------------------------------- */
 
-#define TYPE(type)                                                                                 \
-    static OSSL_FUNC_decoder_decode_fn type##_decode;                                              \
-    static int type##_decode(void *ctx, OSSL_CORE_BIO *in, int selection, OSSL_CALLBACK *callback, \
-                             void *arg, OSSL_PASSPHRASE_CALLBACK *ask, void *ask_arg)              \
-    {                                                                                              \
-        (void)selection;                                                                           \
-        return decode(&key_##type, ctx, in, callback, arg, ask, ask_arg);                          \
-    }                                                                                              \
-    static const OSSL_DISPATCH type##_functions[] = {                                              \
-        {OSSL_FUNC_DECODER_NEWCTX, (passthrough_fn *)decoder_newctx},                              \
-        {OSSL_FUNC_DECODER_FREECTX, (passthrough_fn *)decoder_freectx},                            \
-        {OSSL_FUNC_DECODER_DOES_SELECTION, (passthrough_fn *)decoder_does_selection},              \
-        {OSSL_FUNC_DECODER_DECODE, (passthrough_fn *)type##_decode},                               \
-        {0, NULL},                                                                                 \
-    };
-
-TYPE(rsa)
-TYPE(rsa_pss)
-TYPE(ec)
-TYPE(ed25519)
-TYPE(ed448)
+/*
+ * libcrypto would call this to move a key to another provider, without asking whether it is there.
+ * Ours stay.
+ */
+static int decoder_export_object(void *ctx, const void *reference, size_t size,
+                                 OSSL_CALLBACK *callback, void *arg)
+{
+    (void)ctx;
+    (void)reference;
+    (void)size;
+    (void)callback;
+    (void)arg;
+    return 0;
+}
 
 static const OSSL_DISPATCH pem_functions[] = {
     {OSSL_FUNC_DECODER_NEWCTX, (passthrough_fn *)decoder_newctx},
@@ -312,6 +328,29 @@ static const OSSL_DISPATCH pem_functions[] = {
     {0, NULL},
 };
 
+#define DECODER(type, decoder)                                                                     \
+    static OSSL_FUNC_decoder_decode_fn type##_decode;                                              \
+    static int type##_decode(void *ctx, OSSL_CORE_BIO *in, int selection, OSSL_CALLBACK *callback, \
+                             void *arg, OSSL_PASSPHRASE_CALLBACK *ask, void *ask_arg)              \
+    {                                                                                              \
+        (void)selection;                                                                           \
+        return decode(decoder, ctx, in, callback, arg, ask, ask_arg);                              \
+    }                                                                                              \
+    static const OSSL_DISPATCH type##_functions[] = {                                              \
+        {OSSL_FUNC_DECODER_NEWCTX, (passthrough_fn *)decoder_newctx},                              \
+        {OSSL_FUNC_DECODER_FREECTX, (passthrough_fn *)decoder_freectx},                            \
+        {OSSL_FUNC_DECODER_DOES_SELECTION, (passthrough_fn *)decoder_does_selection},              \
+        {OSSL_FUNC_DECODER_DECODE, (passthrough_fn *)type##_decode},                               \
+        {OSSL_FUNC_DECODER_EXPORT_OBJECT, (passthrough_fn *)decoder_export_object},                \
+        {0, NULL},                                                                                 \
+    };
+
+DECODER(rsa, "RSA")
+DECODER(rsa_pss, "RSA-PSS")
+DECODER(ec, "EC")
+DECODER(ed25519, "ED25519")
+DECODER(ed448, "ED448")
+
 /*
  * "type-specific" is what libcrypto asks for where a file has no PKCS#8, so other private keys do
  * not come here.
@@ -319,12 +358,23 @@ static const OSSL_DISPATCH pem_functions[] = {
 #define PEM_TO_DER PROPERTIES ",input=pem"
 #define DER_TO_KEY PROPERTIES ",input=der,structure=type-specific"
 
-const OSSL_ALGORITHM decoder_algorithms[] = {
-    {"DER", PEM_TO_DER, pem_functions, NULL},
-    {NAMES_RSA, DER_TO_KEY, rsa_functions, NULL},
-    {NAMES_RSA_PSS, DER_TO_KEY, rsa_pss_functions, NULL},
-    {NAMES_EC, DER_TO_KEY, ec_functions, NULL},
-    {NAMES_ED25519, DER_TO_KEY, ed25519_functions, NULL},
-    {NAMES_ED448, DER_TO_KEY, ed448_functions, NULL},
-    {NULL, NULL, NULL, NULL},
-};
+const OSSL_ALGORITHM *decoder_algorithms(void)
+{
+    static const OSSL_ALGORITHM few[] = {
+        {"DER", PEM_TO_DER, pem_functions, NULL},
+        {NAMES_RSA, DER_TO_KEY, rsa_functions, NULL},
+        {NAMES_EC, DER_TO_KEY, ec_functions, NULL},
+        {NULL, NULL, NULL, NULL},
+    };
+    static const OSSL_ALGORITHM all[] = {
+        {"DER", PEM_TO_DER, pem_functions, NULL},
+        {NAMES_RSA, DER_TO_KEY, rsa_functions, NULL},
+        {NAMES_RSA_PSS, DER_TO_KEY, rsa_pss_functions, NULL},
+        {NAMES_EC, DER_TO_KEY, ec_functions, NULL},
+        {NAMES_ED25519, DER_TO_KEY, ed25519_functions, NULL},
+        {NAMES_ED448, DER_TO_KEY, ed448_functions, NULL},
+        {NULL, NULL, NULL, NULL},
+    };
+
+    return has_cache() ? all : few;
+}

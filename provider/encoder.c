@@ -51,7 +51,7 @@ static void memory_free(unsigned char **memory)
     OPENSSL_free(*memory);
 }
 
-/* ---- stubs ----------------------------------------------------------------------------------- */
+/* ---- stubs --------------------------------------------------------------------------------- */
 
 typedef int write_fn(BIO *out, const unsigned char *der, size_t size);
 
@@ -203,7 +203,7 @@ static int text_encode(void *ctx, OSSL_CORE_BIO *out, const void *keydata,
     return write_heading(ctx, out, key) && write_public(ctx, out, key, selection);
 }
 
-/* ---- tables ---------------------------------------------------------------------------------- */
+/* ---- tables -------------------------------------------------------------------------------- */
 
 #define FUNCTIONS(name)                                                                            \
     static const OSSL_DISPATCH name##_functions[] = {                                              \

@@ -213,7 +213,7 @@ int key_yield(KEY *key, OSSL_CALLBACK *callback, void *arg)
     return ok;
 }
 
-/* ---- what it is and may ---------------------------------------------------------------------- */
+/* ---- what it is and may -------------------------------------------------------------------- */
 
 CONTEXT *key_context(const KEY *key)
 {
@@ -252,7 +252,7 @@ bool key_permits(const KEY *key, unsigned use)
     if (!key->private_half || (key->policy & use) == use)
         return true;
     RAISE(key->context, TPKS_NOT_PERMITTED,
-          "the policy of key %s does not include \"%s\": allow it with trustpoint-keystore policy",
-          key->uri, use_name(use));
+          "the policy of key %s does not allow to %s: trustpoint-keystore policy --allow-%s",
+          key->uri, use_name(use), use_name(use));
     return false;
 }

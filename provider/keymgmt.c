@@ -32,7 +32,7 @@ static OSSL_FUNC_keymgmt_set_params_fn keymgmt_set_params;
 static OSSL_FUNC_keymgmt_import_fn keymgmt_import;
 static OSSL_FUNC_keymgmt_export_fn keymgmt_export;
 
-/* ---- life ------------------------------------------------------------------------------------ */
+/* ---- life ---------------------------------------------------------------------------------- */
 
 /* The store and the decoders yield a pointer to a KEY pointer, which is taken over. */
 static void *keymgmt_load(const void *reference, size_t size)
@@ -64,7 +64,7 @@ static void *keymgmt_dup(const void *from, int selection)
     return key_dup_public(key, selection);
 }
 
-/* ---- questions ------------------------------------------------------------------------------- */
+/* ---- questions ----------------------------------------------------------------------------- */
 
 static int keymgmt_has(const void *keydata, int selection)
 {
@@ -99,7 +99,7 @@ static int keymgmt_validate(const void *keydata, int selection, int checktype)
     return validate == NULL || validate(key_data(key), selection, checktype);
 }
 
-/* ---- parameters ------------------------------------------------------------------------------ */
+/* ---- parameters ---------------------------------------------------------------------------- */
 
 /*
  * What may be asked. Everything else is left unanswered, as libcrypto expects of parameters that
@@ -234,7 +234,7 @@ static int keymgmt_export(void *keydata, int selection, OSSL_CALLBACK *callback,
     return export != NULL && export(key_data(key), selection & ~PRIVATE, callback, arg);
 }
 
-/* ---- tables ---------------------------------------------------------------------------------- */
+/* ---- tables -------------------------------------------------------------------------------- */
 
 static const OSSL_PARAM *settable_params(const KEY_TYPE *type, const CONTEXT *context)
 {

@@ -26,8 +26,10 @@ extern const OSSL_ALGORITHM keymgmt_algorithms[];
 extern const OSSL_ALGORITHM signature_algorithms[];
 extern const OSSL_ALGORITHM asym_cipher_algorithms[];
 extern const OSSL_ALGORITHM keyexch_algorithms[];
-extern const OSSL_ALGORITHM decoder_algorithms[];
 extern const OSSL_ALGORITHM encoder_algorithms[];
+
+/* Which ones depends on the version of OpenSSL. */
+const OSSL_ALGORITHM *decoder_algorithms(void);
 
 void signature_fill(const CONTEXT *context);
 void asym_cipher_fill(const CONTEXT *context);

@@ -52,7 +52,7 @@ static bool is_search(const WISH *wish)
            wish->fingerprint != NULL || wish->alias != NULL;
 }
 
-/* ---- the plan itself ------------------------------------------------------------------------- */
+/* ---- the plan itself ----------------------------------------------------------------------- */
 
 /* Room for one more in an array of `count` elements; arrays grow by doubling. */
 static void *grown(void *array, size_t count, size_t element)

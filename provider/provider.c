@@ -79,7 +79,7 @@ static const OSSL_ALGORITHM *provider_query_operation(void *provctx, int operati
     case OSSL_OP_KEYEXCH:
         return keyexch_algorithms;
     case OSSL_OP_DECODER:
-        return context_stubs(provctx) ? decoder_algorithms : NULL;
+        return context_stubs(provctx) ? decoder_algorithms() : NULL;
     case OSSL_OP_ENCODER:
         return encoder_algorithms;
     default:

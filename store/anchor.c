@@ -4,6 +4,7 @@
  * One small file per keystore in the state folder: DEK check value, generation and seal as this
  * host last saw them. Only root or the process's own user may have written it.
  */
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,13 +18,13 @@
 #define ANCHOR_FORMAT "trustpoint-anchor 1\ndek %s\ngeneration %" PRIu64 "\nseal %s\n"
 #define ANCHOR_SCAN                                                                                \
     "trustpoint-anchor 1\ndek %96[0-9a-f]\ngeneration %" SCNu64 "\nseal %96[0-9a-f]\n"
-_Static_assert(HEX_PROOF == 96, "ANCHOR_SCAN has the number");
+_Static_assert(HEX_PROOF == 96 && HEX_PROOF == ANCHOR_HEX, "ANCHOR_SCAN has the number");
 
-static void anchor_path(const TPKS *ks, char *path, size_t size)
+static void anchor_path(const TPKS *ks, const head *h, char *path, size_t size)
 {
     char id[2 * TPKS_ID_SIZE + 1];
 
-    hex_text(ks->head.keystore, TPKS_ID_SIZE, id);
+    hex_text(h->keystore, TPKS_ID_SIZE, id);
     snprintf(path, size, "%s/%s.anchor", keystore_setting(ks, "state"), id);
 }
 
@@ -33,92 +34,102 @@ static void close_file(FILE **file)
         fclose(*file);
 }
 
-/* A file that neither root nor we own says nothing. */
-static bool trusted(FILE *file)
+/* A file that neither root nor we own says nothing, and nothing but a file may hold us up. */
+static FILE *open_trusted(const char *path)
 {
     struct stat info;
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    bool trusted = fd >= 0 && fstat(fd, &info) == 0 && S_ISREG(info.st_mode) &&
+                   (info.st_uid == 0 || info.st_uid == geteuid());
+    FILE *file = trusted ? fdopen(fd, "r") : NULL;
 
-    return fstat(fileno(file), &info) == 0 && S_ISREG(info.st_mode) &&
-           (info.st_uid == 0 || info.st_uid == geteuid());
+    if (file == NULL && fd >= 0)
+        close(fd);
+    return file;
 }
 
-static tpks_result contradiction(const TPKS *ks, const char *dek, uint64_t generation,
-                                 const char *seal)
-{
-    char now_dek[HEX_PROOF + 1], now_seal[HEX_PROOF + 1];
-    const dek_row *row = head_dek(&ks->head, ks->head.dek);
-
-    hex_text(ks->head.seal, PROOF_SIZE, now_seal);
-    if (row != NULL)
-        hex_text(row->check_value, PROOF_SIZE, now_dek);
-    if (row == NULL || strcmp(dek, now_dek) != 0)
-        return fail(TPKS_TAMPERED,
-                    "%s: the DEK is not the one that this host knows: find out who replaced it; if "
-                    "it was you, go on with --accept-new-anchor",
-                    ks->d.backend->describe(ks->d.db));
-    if (ks->head.generation < generation ||
-        (ks->head.generation == generation && strcmp(seal, now_seal) != 0))
-        return fail(TPKS_ROLLED_BACK,
-                    "%s: is at generation %" PRIu64 ", but this host has seen %" PRIu64
-                    ": an older copy was put in its place; if it was you, go on with "
-                    "--accept-new-anchor",
-                    ks->d.backend->describe(ks->d.db), ks->head.generation, generation);
-    return TPKS_OK;
-}
-
-/* What the file says. */
-typedef struct anchor {
-    char dek[HEX_PROOF + 1];
-    uint64_t generation;
-    char seal[HEX_PROOF + 1];
-} anchor;
-
-/* *known is false when this host has none. */
-static tpks_result read_anchor(const TPKS *ks, anchor *out, bool *known)
+tpks_result anchor_read(const TPKS *ks, const head *h, anchor *out)
 {
     char path[PATH_SIZE];
 
-    *known = false;
-    anchor_path(ks, path, sizeof(path));
-    __attribute__((cleanup(close_file))) FILE *file = fopen(path, "re");
-    if (file == NULL || !trusted(file))
-        return TPKS_OK;
-    if (fscanf(file, ANCHOR_SCAN, out->dek, &out->generation, out->seal) != 3)
+    memset(out, 0, sizeof(*out));
+    anchor_path(ks, h, path, sizeof(path));
+    __attribute__((cleanup(close_file))) FILE *file = open_trusted(path);
+    out->known = file != NULL;
+    if (file != NULL && fscanf(file, ANCHOR_SCAN, out->dek, &out->generation, out->seal) != 3)
         return fail(TPKS_TAMPERED,
-                    "the anchor %s is malformed: remove it if this host's database "
-                    "is known to be good",
+                    "the anchor %s is malformed: if this host's database is known to be good, go "
+                    "on with --accept-new-anchor",
                     path);
-    *known = true;
     return TPKS_OK;
-}
-
-tpks_result anchor_check(const TPKS *ks, bool *known)
-{
-    anchor a;
-
-    TRY(read_anchor(ks, &a, known));
-    return *known ? contradiction(ks, a.dek, a.generation, a.seal) : TPKS_OK;
 }
 
 uint64_t anchor_generation(const TPKS *ks)
 {
-    anchor a;
-    bool known = false;
+    anchor seen;
 
-    return read_anchor(ks, &a, &known) == TPKS_OK && known ? a.generation : 0;
+    return anchor_read(ks, &ks->head, &seen) == TPKS_OK ? seen.generation : 0;
+}
+
+static void make_anchor(const head *h, anchor *out)
+{
+    const dek_row *row = head_dek(h, h->dek);
+
+    memset(out, 0, sizeof(*out));
+    out->known = true;
+    out->generation = h->generation;
+    hex_text(h->seal, PROOF_SIZE, out->seal);
+    if (row != NULL)
+        hex_text(row->check_value, PROOF_SIZE, out->dek);
+}
+
+tpks_result anchor_compare(const TPKS *ks, const head *h, const anchor *seen)
+{
+    const char *where = ks->d.backend->describe(ks->d.db);
+    anchor now;
+
+    make_anchor(h, &now);
+    if (!seen->known)
+        return TPKS_OK;
+    if (strcmp(seen->dek, now.dek) != 0)
+        return fail(TPKS_TAMPERED,
+                    "%s: the DEK is not the one that this host knows: find out who replaced it; if "
+                    "it was you, go on with --accept-new-anchor",
+                    where);
+    if (now.generation == seen->generation && strcmp(seen->seal, now.seal) != 0)
+        return fail(TPKS_ROLLED_BACK,
+                    "%s: its generation %" PRIu64
+                    " is not the one that this host has seen: another "
+                    "copy was put in its place; if it was you, go on with --accept-new-anchor",
+                    where, now.generation);
+    if (now.generation < seen->generation)
+        return fail(TPKS_ROLLED_BACK,
+                    "%s: is at generation %" PRIu64 ", but this host has seen %" PRIu64
+                    ": an older copy was put in its place; if it was you, go on with "
+                    "--accept-new-anchor",
+                    where, now.generation, seen->generation);
+    return TPKS_OK;
+}
+
+/* Has a faster process of this host left a later one? */
+static bool overtaken(const TPKS *ks, const anchor *ours)
+{
+    anchor seen;
+
+    return !ks->accept_new_anchor && anchor_read(ks, &ks->head, &seen) == TPKS_OK && seen.known &&
+           strcmp(seen.dek, ours->dek) == 0 && seen.generation > ours->generation;
 }
 
 void anchor_write(const TPKS *ks)
 {
-    char path[PATH_SIZE], text[512], dek[HEX_PROOF + 1], seal[HEX_PROOF + 1];
-    const dek_row *row = head_dek(&ks->head, ks->head.dek);
+    char path[PATH_SIZE], text[512];
+    anchor ours;
 
-    if (row == NULL)
+    make_anchor(&ks->head, &ours);
+    if (overtaken(ks, &ours))
         return;
-    anchor_path(ks, path, sizeof(path));
-    hex_text(row->check_value, PROOF_SIZE, dek);
-    hex_text(ks->head.seal, PROOF_SIZE, seal);
-    int size = snprintf(text, sizeof(text), ANCHOR_FORMAT, dek, ks->head.generation, seal);
-    if (file_replace(path, 0640, text, (size_t)size) != TPKS_OK)
+    anchor_path(ks, &ks->head, path, sizeof(path));
+    int size = snprintf(text, sizeof(text), ANCHOR_FORMAT, ours.dek, ours.generation, ours.seal);
+    if (file_replace(path, 0644, text, (size_t)size) != TPKS_OK)
         tpks_log(ks, "anchor-not-written", "", TPKS_NOT_PERMITTED);
 }

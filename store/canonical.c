@@ -91,6 +91,14 @@ tpks_result canonical_digest(const canonical *c, OSSL_LIB_CTX *libctx, const cha
     return TPKS_OK;
 }
 
+tpks_result canonical_compare(const canonical *a, const canonical *b, bool *same)
+{
+    if (a->failed || b->failed)
+        return fail_memory();
+    *same = a->size == b->size && memcmp(a->data, b->data, a->size) == 0;
+    return TPKS_OK;
+}
+
 tpks_result extension_check(const unsigned char *data, size_t size, const char *where)
 {
     while (size >= EXTENSION_HEAD) {

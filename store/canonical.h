@@ -31,6 +31,9 @@ void canonical_text(canonical *c, const char *text);
 TPKS_CHECK tpks_result canonical_digest(const canonical *c, OSSL_LIB_CTX *libctx,
                                         const char *domain, unsigned char digest[SHA256_SIZE]);
 
+/* Compares two encodings; TPKS_NO_MEMORY as canonical_digest(). */
+TPKS_CHECK tpks_result canonical_compare(const canonical *a, const canonical *b, bool *same);
+
 /*
  * An extension area: entries of a 2-byte type (highest bit: critical), a 4-byte length and the
  * value. No type is defined yet: unknown critical ones are TPKS_NEWER_FORMAT, others are carried

@@ -574,3 +574,20 @@ bool config_allows(const TPKS_CONFIG *config, const char *keystore, const char *
     OPENSSL_free(copy);
     return allowed;
 }
+
+static bool same_text(const char *a, const char *b)
+{
+    return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+bool config_same(const TPKS_CONFIG *a, const TPKS_CONFIG *b, const char *keystore)
+{
+    const section *one = find_section(a, keystore), *other = find_section(b, keystore);
+
+    if (one == NULL || other == NULL)
+        return false;
+    for (int i = 0; i < DIRECTIVE_COUNT; i++)
+        if (!same_text(one->values[i], other->values[i]))
+            return false;
+    return true;
+}

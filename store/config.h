@@ -20,4 +20,7 @@ bool config_allows(const TPKS_CONFIG *config, const char *keystore, const char *
 /* Another owner; each ends with tpks_config_free(). Any thread may call both. */
 TPKS_CONFIG *config_up_ref(const TPKS_CONFIG *config);
 
+/* Do two configurations, read at different times perhaps, say the same about `keystore`? */
+bool config_same(const TPKS_CONFIG *a, const TPKS_CONFIG *b, const char *keystore);
+
 #endif

@@ -34,22 +34,36 @@ static void creation_end(creation *c)
     hsm_close(c->hsm);
     tpks_secret_free(c->dek);
     tpks_secret_free(c->recovery_key);
-    tpks_close(c->ks);
+    if (c->ks != NULL)
+        keystore_free(c->ks);
 }
 
-/* Loaders of the group may make lock files there; the sticky bit keeps them from others' files. */
-static tpks_result make_state_dir(const TPKS *ks)
+/* A folder of root and the loaders' group, when it is new and there is such a group. */
+static tpks_result make_folder(const char *path, mode_t mode)
 {
-    const char *path = keystore_setting(ks, "state");
     const struct group *loaders = getgrnam(LOADERS_GROUP);
 
     if (access(path, F_OK) == 0)
         return TPKS_OK;
-    TRY(folder_make(path, 01770));
-    if (loaders != NULL && geteuid() == 0 && chown(path, 0, loaders->gr_gid) != 0)
+    TRY(folder_make(path, mode));
+    if (loaders != NULL && geteuid() == 0 &&
+        (chown(path, 0, loaders->gr_gid) != 0 || chmod(path, mode) != 0))
         return fail(TPKS_NOT_PERMITTED, "can't give the folder %s to group %s", path,
                     LOADERS_GROUP);
     return TPKS_OK;
+}
+
+/*
+ * Loaders may only read the state folder: in it lie anchors and perhaps the database, whose journal
+ * nobody else may plant. They make lock files in a folder of their own; its sticky bit keeps
+ * them from those of others.
+ */
+static tpks_result make_state_dir(const TPKS *ks)
+{
+    char locks[PATH_SIZE];
+
+    TRY(make_folder(keystore_setting(ks, "state"), 0750));
+    return make_folder(keystore_lock_dir(ks, locks), 01770);
 }
 
 static tpks_result new_head(TPKS *ks, const char *label, TPKS_SECRET **out)
@@ -66,10 +80,10 @@ static tpks_result new_head(TPKS *ks, const char *label, TPKS_SECRET **out)
     h->format = NATIVE_FORMAT;
     h->generation = 1;
     h->label = OPENSSL_strdup(name);
-    dek_row *row = rows_grow(NULL, &h->dek_count, sizeof(*row));
-    if (h->label == NULL || row == NULL)
+    h->deks = rows_grow(NULL, &h->dek_count, sizeof(*h->deks));
+    if (h->label == NULL || h->deks == NULL)
         return fail_memory();
-    h->deks = row;
+    dek_row *row = h->deks;
     row->state = DEK_CURRENT;
     TRY(random_public(ks->libctx, h->keystore, TPKS_ID_SIZE));
     TRY(random_public(ks->libctx, h->dek, TPKS_ID_SIZE));
@@ -89,7 +103,7 @@ static tpks_result add_slot(head *h, new_slot *made, tpks_result result)
 static tpks_result make_machine_slot(creation *c, bool software)
 {
     TPKS *ks = c->ks;
-    new_slot made;
+    new_slot made = {0};
 
     if (software) {
         tpks_result result =
@@ -108,7 +122,7 @@ static tpks_result make_machine_slot(creation *c, bool software)
 static tpks_result make_ways_back(creation *c, const tpks_create_params *params)
 {
     TPKS *ks = c->ks;
-    new_slot made;
+    new_slot made = {0};
 
     if (params->password != NULL)
         TRY(add_slot(&ks->head, &made,
@@ -136,13 +150,24 @@ static tpks_result seal_new(creation *c)
     return result;
 }
 
-/* Reads the rows back and unlocks as any later process will, before anything is committed. */
-static tpks_result prove_new(creation *c)
+/* Unlocks in every way that any later process will. */
+static tpks_result prove_slots(creation *c, const tpks_create_params *params)
 {
-    TPKS *ks = c->ks;
+    if (params->password != NULL)
+        TRY(tpks_unlock_with(c->ks, params->password));
+    if (params->recovery)
+        TRY(tpks_unlock_with(c->ks, c->recovery_key));
+    keystore_lock(c->ks);
+    return unlock_machine(c->ks);
+}
 
-    TRY(native_read_head(&ks->d, &ks->head));
-    return tpks_unlock(ks);
+/* Reads the rows back, before anything is committed. */
+static tpks_result check_rows(const creation *c)
+{
+    __attribute__((cleanup(head_clear))) head stored = {0};
+
+    TRY(native_read_head(&c->ks->d, &stored));
+    return head_check_written(&stored, &c->ks->head);
 }
 
 static tpks_result write_new(creation *c)
@@ -152,7 +177,7 @@ static tpks_result write_new(creation *c)
     TRY(d->backend->begin(d->db, true));
     TRY(native_create(d));
     TRY(native_insert_head(d, &c->ks->head));
-    TRY(prove_new(c));
+    TRY(check_rows(c));
     TRY(d->backend->commit(d->db));
     c->done = true;
     anchor_write(c->ks);
@@ -160,12 +185,16 @@ static tpks_result write_new(creation *c)
     return TPKS_OK;
 }
 
-static tpks_result check_params(const TPKS *ks, const tpks_create_params *params)
+static tpks_result check_params(const TPKS *ks, const tpks_create_params *params, bool may_give)
 {
     if (params->password == NULL && !params->recovery && !params->no_way_back)
         return fail(TPKS_BAD_INPUT,
                     "a keystore without a password or recovery key is lost with its "
                     "HSM: give one, or say --no-recovery");
+    if (params->recovery && !may_give)
+        return fail(TPKS_BAD_INPUT, "nobody is there to take the recovery key");
+    if (params->label != NULL && tpks_name_check(params->label) != TPKS_OK)
+        return fail_in(TPKS_BAD_INPUT, "the keystore's label");
     if (!params->software && keystore_setting(ks, "token") == NULL)
         return fail(TPKS_BAD_CONFIG,
                     "the configuration names no `token`: add one, or say --software "
@@ -181,7 +210,7 @@ tpks_result tpks_create(const tpks_options *options, const tpks_create_params *p
     const char *location = NULL;
 
     TRY(keystore_new(options, &c.ks));
-    TRY(check_params(c.ks, params));
+    TRY(check_params(c.ks, params, recovery_key != NULL));
     TRY(backend_find(keystore_setting(c.ks, "store"), &c.ks->d.backend, &location));
     TRY(make_state_dir(c.ks)); /* first: the database may be to lie in it */
     TRY(c.ks->d.backend->open(location, TPKS_DB_CREATE, &c.ks->d.db));
@@ -189,6 +218,7 @@ tpks_result tpks_create(const tpks_options *options, const tpks_create_params *p
     TRY(make_machine_slot(&c, params->software));
     TRY(make_ways_back(&c, params));
     TRY(seal_new(&c));
+    TRY(prove_slots(&c, params));
     TRY(write_new(&c));
     if (recovery_key != NULL) {
         *recovery_key = c.recovery_key;

@@ -170,7 +170,12 @@ tpks_result dek_prove(DEK *dek, const char *domain, const canonical *about,
                       unsigned char nonce[NONCE_SIZE], unsigned char proof[PROOF_SIZE])
 {
     TRY(random_public(dek->libctx, nonce, NONCE_SIZE));
-    return dek_seal(dek, domain, about, nonce, zeros, sizeof(zeros), proof);
+    TRY(dek_seal(dek, domain, about, nonce, zeros, sizeof(zeros), proof));
+    /* A proof that does not open would lock everybody out, whichever slot they come from. */
+    if (dek_check(dek, domain, about, nonce, proof) != TPKS_OK)
+        return fail(TPKS_HSM_UNAVAILABLE, "what was sealed with the DEK does not open again: the "
+                                          "HSM computes wrongly; nothing was changed");
+    return TPKS_OK;
 }
 
 tpks_result dek_check(DEK *dek, const char *domain, const canonical *about,

@@ -41,7 +41,7 @@ TPKS_CHECK tpks_result dek_open(DEK *dek, const char *domain, const canonical *a
                                 const unsigned char nonce[NONCE_SIZE], const unsigned char *in,
                                 size_t in_size, unsigned char *out);
 
-/* Seals 32 zero bytes under a fresh nonce; opening them again proves key and `about`. */
+/* Seals 32 zero bytes under a fresh nonce and opens them again: so they prove key and `about`. */
 TPKS_CHECK tpks_result dek_prove(DEK *dek, const char *domain, const canonical *about,
                                  unsigned char nonce[NONCE_SIZE], unsigned char proof[PROOF_SIZE]);
 TPKS_CHECK tpks_result dek_check(DEK *dek, const char *domain, const canonical *about,

@@ -72,7 +72,7 @@ tpks_result tpks_find(TPKS *ks, const tpks_selector *selector, TPKS_RECORD **out
     if (f.count > 1)
         return fail(TPKS_AMBIGUOUS, "%zu records match: %s%s; choose one by name or id", f.count,
                     f.names, f.count > CANDIDATES_SHOWN ? " and more" : "");
-    TRY(record_check_certs(ks->libctx, f.first));
+    TRY(record_check_public(ks->libctx, f.first));
     *out = f.first;
     f.first = NULL;
     return TPKS_OK;

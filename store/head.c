@@ -78,6 +78,14 @@ void head_clear(head *h)
     memset(h, 0, sizeof(*h));
 }
 
+void head_swap(head *a, head *b)
+{
+    head kept = *a;
+
+    *a = *b;
+    *b = kept;
+}
+
 static tpks_result text_copy(char **to, const char *from)
 {
     *to = OPENSSL_strdup(from);
@@ -301,6 +309,21 @@ tpks_result head_check_seal(const head *h, DEK *dek)
                     "the header, a slot or a wrap was changed by someone without the "
                     "DEK: restore the database from a backup");
     return result;
+}
+
+tpks_result head_check_written(const head *stored, const head *written)
+{
+    CANONICAL one = {0}, other = {0};
+    bool same = false;
+
+    encode_head(&one, stored);
+    encode_head(&other, written);
+    TRY(canonical_compare(&one, &other, &same));
+    if (!same || memcmp(stored->seal_nonce, written->seal_nonce, NONCE_SIZE) != 0 ||
+        memcmp(stored->seal, written->seal, PROOF_SIZE) != 0)
+        return fail(TPKS_DATABASE_UNAVAILABLE,
+                    "the database does not return what was written; nothing was changed");
+    return TPKS_OK;
 }
 
 static int by_first_id(const void *a, const void *b)

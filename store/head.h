@@ -93,6 +93,7 @@ typedef struct head {
 } head;
 
 void head_clear(head *h);
+void head_swap(head *a, head *b);
 /* Frees what a row holds, not the row. */
 void slot_row_clear(slot_row *slot);
 void wrap_row_clear(wrap_row *wrap);
@@ -126,6 +127,9 @@ TPKS_CHECK tpks_result head_prove_dek(const head *h, DEK *dek);
 TPKS_CHECK tpks_result head_make_check(const head *h, DEK *dek, dek_row *row);
 /* Header, deks, slots and wraps are as the owner of the DEK left them. TPKS_TAMPERED. */
 TPKS_CHECK tpks_result head_check_seal(const head *h, DEK *dek);
+/* Is what was read back, row for row and seal for seal, what was written?
+ * TPKS_DATABASE_UNAVAILABLE. */
+TPKS_CHECK tpks_result head_check_written(const head *stored, const head *written);
 /* Seals the present contents under a fresh nonce. */
 TPKS_CHECK tpks_result head_seal(head *h, DEK *dek);
 

@@ -18,7 +18,7 @@ static struct hsm_connection *keeper_find(struct hsm_process *process, const hsm
 {
     struct hsm_connection *keeper = process->keepers;
     while (keeper != NULL && (!same_text(keeper->uri_text, options->token_uri) ||
-                              !same_text(keeper->state_dir, options->state_dir)))
+                              !same_text(keeper->lock_dir, options->lock_dir)))
         keeper = keeper->next;
     return keeper;
 }

@@ -43,7 +43,7 @@ typedef struct hsm HSM;
 
 typedef struct hsm_options {
     const char *token_uri; /* RFC 7512, with module-path or module-name, pin-source; no pin-value */
-    const char *state_dir; /* lock and refused-PIN memory live here */
+    const char *lock_dir;  /* lock and refused-PIN memory live here */
     bool keep;             /* hsm-session = process */
     bool write;            /* a read-write session, to make or destroy a KEK */
     tpks_ask_fn *ask;      /* for pin-source=callback only */
@@ -61,10 +61,12 @@ TPKS_CHECK tpks_result hsm_check_uri(const char *token_uri);
 bool hsm_pin_is_asked(const char *token_uri);
 
 /*
- * Finds the token and logs in. TPKS_TOKEN_MISSING only after the retries, TPKS_HSM_UNAVAILABLE for
- * every other CKR code, TPKS_WRONG_SECRET once for a refused PIN (remembered in the state folder
- * until the PIN file changes: then TPKS_PIN_LOCKED without a try), TPKS_PIN_LOCKED also when the
- * token says locked or final try, TPKS_NOT_PERMITTED for an unreadable PIN file or token.
+ * Finds the token and logs in. A keeper lives until the process exits and is known by URI and state
+ * folder; with `write` there is none. TPKS_BAD_CONFIG when several tokens match. TPKS_TOKEN_MISSING
+ * only after the retries, TPKS_HSM_UNAVAILABLE for every other CKR code, TPKS_WRONG_SECRET once for
+ * a refused PIN (remembered in the state folder until the PIN file changes: then TPKS_PIN_LOCKED
+ * without a try), TPKS_PIN_LOCKED also when the token says locked or final try, TPKS_NOT_PERMITTED
+ * for an unreadable PIN file or token.
  */
 TPKS_CHECK tpks_result hsm_open(const hsm_options *options, HSM **out);
 void hsm_close(HSM *hsm);
@@ -121,7 +123,8 @@ typedef struct hsm_dek HSM_DEK;
  */
 TPKS_CHECK tpks_result hsm_unwrap(HSM *hsm, const hsm_wrapped *wrapped,
                                   const unsigned char dek_id[16], HSM_DEK **out);
-/* Ends the use of a DEK: destroys the object unless a keeper keeps it. NULL is ignored. */
+/* Before its HSM handle is closed. Ends the use of a DEK: destroys the object unless a keeper keeps
+ * it. NULL is ignored. */
 void hsm_dek_free(HSM_DEK *dek);
 /* Unwraps the DEK into this process's locked memory. */
 TPKS_CHECK tpks_result hsm_unwrap_out(HSM *hsm, const hsm_wrapped *wrapped, TPKS_SECRET **dek);
@@ -136,6 +139,7 @@ TPKS_CHECK tpks_result hsm_gcm_open(HSM_DEK *dek, const unsigned char nonce[12],
                                     const unsigned char *aad, size_t aad_size,
                                     const unsigned char *in, size_t in_size, unsigned char *out,
                                     size_t *out_size);
+/* `out` has room for in_size + 16 bytes. */
 TPKS_CHECK tpks_result hsm_gcm_seal(HSM_DEK *dek, const unsigned char nonce[12],
                                     const unsigned char *aad, size_t aad_size,
                                     const unsigned char *in, size_t in_size, unsigned char *out,

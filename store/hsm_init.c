@@ -95,7 +95,7 @@ static tpks_result init_blank(struct hsm_module *module, const struct token_uri 
 }
 
 static tpks_result init_unless_there(struct hsm_module *module, const struct token_uri *uri,
-                                     const char *state_dir, const TPKS_SECRET *so_pin,
+                                     const char *lock_dir, const TPKS_SECRET *so_pin,
                                      const TPKS_SECRET *pin)
 {
     const struct timespec deadline = deadline_in(10);
@@ -103,7 +103,7 @@ static tpks_result init_unless_there(struct hsm_module *module, const struct tok
     CK_TOKEN_INFO info;
     unsigned matches = 0;
     HOLD(&module->mutex);
-    HOST_LOCK lock = host_lock_take(state_dir, module->lock_name, &deadline);
+    HOST_LOCK lock = host_lock_take(lock_dir, module->lock_name, &deadline);
     CK_RV rv = module_initialise(module);
 
     if (rv == CKR_OK)
@@ -131,5 +131,5 @@ tpks_result hsm_init_token(const hsm_options *options, const TPKS_SECRET *so_pin
     TRY(token_uri_parse(options->token_uri, &uri));
     TRY(module_get(guard.process, &uri, &module));
     TRY(pin_get(&uri, &caller, &pin));
-    return init_unless_there(module, &uri, options->state_dir, so_pin, pin.secret);
+    return init_unless_there(module, &uri, options->lock_dir, so_pin, pin.secret);
 }

@@ -114,7 +114,7 @@ void signals_restore(sigset_t *old);
     signals_block(&old_signals_)
 
 /* The host-wide lock: descriptor, -1 while not held. */
-int host_lock_take(const char *state_dir, const char *name, const struct timespec *deadline);
+int host_lock_take(const char *lock_dir, const char *name, const struct timespec *deadline);
 void host_lock_drop(int *fd);
 #define HOST_LOCK __attribute__((cleanup(host_lock_drop), unused)) int
 
@@ -226,7 +226,7 @@ struct hsm_connection {
     struct hsm_module *module;
     char *uri_text;
     struct token_uri uri;
-    char *state_dir;
+    char *lock_dir;
     bool write;
     bool shared;
 

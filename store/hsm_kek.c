@@ -204,6 +204,7 @@ struct making {
     const char *label;
     const TPKS_SECRET *dek;
     enum kek_kind kind; /* what is on the token now */
+    CK_RV stuck;        /* why a key could not be destroyed */
     CK_OBJECT_HANDLE kek, wrapper;
     unsigned char *wrapped;
     unsigned char *iv;
@@ -274,19 +275,22 @@ static CK_RV generate(struct making *making, enum kek_kind kind)
     return ckr_result(rv) == TPKS_UNSUPPORTED ? generate_rsa(making, false) : rv;
 }
 
-static void discard(struct making *making)
+/* A key that can't be destroyed again is the last one made: never more than one is left behind. */
+static CK_RV discard(struct making *making)
 {
-    if (making->kind != KEK_NONE)
-        destroy_kek(making->connection, making->cka_id);
+    if (making->kind != KEK_NONE && making->stuck == CKR_OK)
+        making->stuck = destroy_kek(making->connection, making->cka_id);
     making->kind = KEK_NONE;
+    return making->stuck;
 }
 
 static tpks_result provide_kek(struct making *making, enum kek_kind kind)
 {
     if (making->kind == kind)
         return TPKS_OK;
-    discard(making);
-    CK_RV rv = generate(making, kind);
+    CK_RV rv = discard(making);
+    if (rv == CKR_OK)
+        rv = generate(making, kind);
     if (rv == CKR_OK)
         return TPKS_OK;
     discard(making);

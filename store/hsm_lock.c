@@ -83,11 +83,11 @@ static bool lock_in_time(int fd, const struct timespec *deadline)
     return true;
 }
 
-int host_lock_take(const char *state_dir, const char *name, const struct timespec *deadline)
+int host_lock_take(const char *lock_dir, const char *name, const struct timespec *deadline)
 {
     char path[PATH_MAX];
-    if (state_dir == NULL ||
-        snprintf(path, sizeof(path), "%s/%s", state_dir, name) >= (int)sizeof(path))
+    if (lock_dir == NULL ||
+        snprintf(path, sizeof(path), "%s/%s", lock_dir, name) >= (int)sizeof(path))
         return -1;
     int fd = open_lock_file(path);
     if (fd != -1 && !lock_in_time(fd, deadline)) {

@@ -107,8 +107,8 @@ static bool refusal_name(const struct hsm_connection *connection, char out[FILE_
 static bool refusal_path(const struct hsm_connection *connection, const char *name,
                          char out[PATH_MAX])
 {
-    return connection->state_dir != NULL &&
-           snprintf(out, PATH_MAX, "%s/pin-%s.refused", connection->state_dir, name) < PATH_MAX;
+    return connection->lock_dir != NULL &&
+           snprintf(out, PATH_MAX, "%s/pin-%s.refused", connection->lock_dir, name) < PATH_MAX;
 }
 
 static bool refusal_read(const char *path, struct pin_stamp *out)

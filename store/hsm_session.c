@@ -23,9 +23,8 @@
 static tpks_result connection_fill(struct hsm_connection *connection, const hsm_options *options)
 {
     connection->uri_text = strdup(options->token_uri != NULL ? options->token_uri : "");
-    connection->state_dir = options->state_dir != NULL ? strdup(options->state_dir) : NULL;
-    if (connection->uri_text == NULL ||
-        (options->state_dir != NULL && connection->state_dir == NULL))
+    connection->lock_dir = options->lock_dir != NULL ? strdup(options->lock_dir) : NULL;
+    if (connection->uri_text == NULL || (options->lock_dir != NULL && connection->lock_dir == NULL))
         return fail_memory();
     return token_uri_parse(connection->uri_text, &connection->uri);
 }
@@ -90,7 +89,7 @@ void connection_free(struct hsm_connection *connection)
     kept_deks_free(connection);
     token_uri_clear(&connection->uri);
     free(connection->uri_text);
-    free(connection->state_dir);
+    free(connection->lock_dir);
     free(connection);
 }
 
@@ -276,7 +275,7 @@ static tpks_result connect_with_pin(struct hsm_connection *connection, const str
         attempt.again = false;
         tpks_result result;
         {
-            HOST_LOCK lock = host_lock_take(connection->state_dir, module->lock_name, &deadline);
+            HOST_LOCK lock = host_lock_take(connection->lock_dir, module->lock_name, &deadline);
             result = open_and_login(connection, &attempt);
         }
         if (result == TPKS_OK || !attempt.again || i + 1 == OPEN_TRIES)

@@ -8,7 +8,9 @@
 #include "backend_load.h"
 #include "cache.h"
 #include "config.h"
+#include "file.h"
 #include "keystore_internal.h"
+#include "text.h"
 
 const char *tpks_version(void)
 {
@@ -18,6 +20,12 @@ const char *tpks_version(void)
 const char *keystore_setting(const TPKS *ks, const char *directive)
 {
     return tpks_config_get(ks->config, ks->section, directive);
+}
+
+const char *keystore_lock_dir(const TPKS *ks, char *out)
+{
+    snprintf(out, PATH_SIZE, "%s/lock", keystore_setting(ks, "state"));
+    return out;
 }
 
 const char *keystore_token(const TPKS *ks)
@@ -39,8 +47,10 @@ bool tpks_unlocked_slot(const TPKS *ks, unsigned char id[TPKS_ID_SIZE])
 
 void keystore_describe(const TPKS *ks, char *out, size_t size)
 {
-    snprintf(out, size, "keystore %s (%02x%02x%02x%02x)",
-             ks->head.label == NULL ? "" : ks->head.label, ks->head.keystore[0],
+    char label[256]; /* from the database, on its way to a terminal */
+
+    text_escape(ks->head.label == NULL ? "" : ks->head.label, label, sizeof(label));
+    snprintf(out, size, "keystore %s (%02x%02x%02x%02x)", label, ks->head.keystore[0],
              ks->head.keystore[1], ks->head.keystore[2], ks->head.keystore[3]);
 }
 
@@ -113,23 +123,44 @@ static void free_at(TPKS **ks)
 }
 
 /* Header and slots in one consistent view. */
-static tpks_result read_head(TPKS *ks)
+static tpks_result read_stored(TPKS *ks, head *out)
 {
     TRY(ks->d.backend->begin(ks->d.db, false));
-    tpks_result result = native_read_head(&ks->d, &ks->head);
+    tpks_result result = native_read_head(&ks->d, out);
     ks->d.backend->rollback(ks->d.db);
     return result;
 }
 
-/* A writer stops at a database that this host knows better; a reader goes on, and it is logged. */
-static tpks_result check_anchor(TPKS *ks)
+/*
+ * An anchor is written after the commit that it speaks of: a database read after it may not be
+ * older. One that was read before may, so that a contradiction counts when a second look has it.
+ */
+static tpks_result compare_with_anchor(TPKS *ks, head *fresh, bool *known)
 {
-    bool known = false;
-    tpks_result result = anchor_check(ks, &known);
+    anchor seen;
+    tpks_result result = anchor_read(ks, fresh, &seen);
 
-    if (result == TPKS_OK || (ks->access == TPKS_WRITE && !ks->accept_new_anchor))
+    *known = seen.known;
+    if (result != TPKS_OK || anchor_compare(ks, fresh, &seen) == TPKS_OK)
         return result;
-    tpks_log(ks, "anchor-contradicts", "", result);
+    TRY(read_stored(ks, fresh));
+    return anchor_compare(ks, fresh, &seen);
+}
+
+/* A writer stops at a database that this host knows better; a reader goes on, and it is logged. */
+static tpks_result read_head(TPKS *ks)
+{
+    __attribute__((cleanup(head_clear))) head fresh = {0};
+    bool known = false;
+
+    TRY(read_stored(ks, &fresh));
+    tpks_result result = compare_with_anchor(ks, &fresh, &known);
+    if (result != TPKS_OK && ks->access == TPKS_WRITE && !ks->accept_new_anchor)
+        return result;
+    if (result != TPKS_OK)
+        tpks_log(ks, "anchor-contradicts", "", result);
+    ks->anchor_due = result != TPKS_OK || !known;
+    head_swap(&ks->head, &fresh);
     return TPKS_OK;
 }
 
@@ -153,7 +184,6 @@ tpks_result tpks_open(const tpks_options *options, TPKS **out)
                             &ks->d.db));
     TRY(native_recognise(&ks->d));
     TRY(read_head(ks));
-    TRY(check_anchor(ks));
     *out = ks;
     ks = NULL;
     return TPKS_OK;
@@ -173,11 +203,16 @@ tpks_result keystore_reload(TPKS *ks)
 
     memcpy(dek, ks->head.dek, sizeof(dek));
     TRY(read_head(ks));
-    if (ks->dek != NULL && memcmp(dek, ks->head.dek, sizeof(dek)) != 0) {
+    if (ks->dek == NULL)
+        return TPKS_OK;
+    if (memcmp(dek, ks->head.dek, sizeof(dek)) != 0) {
         keystore_lock(ks);
         return unlock_machine(ks);
     }
-    return ks->dek == NULL ? TPKS_OK : head_check_seal(&ks->head, ks->dek);
+    tpks_result result = head_check_seal(&ks->head, ks->dek);
+    if (result != TPKS_OK)
+        keystore_lock(ks);
+    return result;
 }
 
 tpks_result tpks_allowed(const TPKS *ks, const char *name)
@@ -235,6 +270,7 @@ tpks_result tpks_status(TPKS *ks, tpks_status_info *out)
 {
     CRYPTO_SCOPE;
     const slot_row *slot = keystore_slot(ks);
+    anchor seen;
 
     memset(out, 0, sizeof(*out));
     memcpy(out->keystore_id, ks->head.keystore, TPKS_ID_SIZE);
@@ -248,8 +284,7 @@ tpks_result tpks_status(TPKS *ks, tpks_status_info *out)
         snprintf(out->token_label, sizeof(out->token_label), "%s", slot->token_label);
         snprintf(out->token_serial, sizeof(out->token_serial), "%s", slot->token_serial);
     }
-    if (anchor_check(ks, &out->anchor_known) != TPKS_OK)
-        out->anchor_known = true;
+    out->anchor_known = anchor_read(ks, &ks->head, &seen) != TPKS_OK || seen.known;
     return native_count_records(&ks->d, &ks->head, &out->records);
 }
 

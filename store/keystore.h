@@ -325,8 +325,10 @@ TPKS_API const unsigned char *tpks_record_cert(const TPKS_RECORD *record, size_t
                                                size_t *size); /* DER */
 
 /*
- * Decrypts the private key: PKCS#8 DER (RFC 5208), proven to be the record's. Unlocks first when
- * needed. It is for the provider and for `export`; nothing else may hold a key.
+ * Decrypts the private key: PKCS#8 DER (RFC 5208), authenticated together with everything else of
+ * the record; whoever makes a key of it compares its public half, as the provider does, so that it
+ * is parsed once. Unlocks first when needed. For the provider and for `export`: nothing else may
+ * hold a key.
  */
 TPKS_API TPKS_CHECK tpks_result tpks_load_key(TPKS *ks, const TPKS_RECORD *record,
                                               TPKS_SECRET **pkcs8);
@@ -361,7 +363,11 @@ TPKS_API TPKS_CHECK tpks_result tpks_set_policy(TPKS *ks, const TPKS_RECORD *rec
                                                 unsigned policy);
 TPKS_API TPKS_CHECK tpks_result tpks_rename(TPKS *ks, const TPKS_RECORD *record, const char *name);
 TPKS_API TPKS_CHECK tpks_result tpks_remove(TPKS *ks, const TPKS_RECORD *record);
-/* Joins the following changes into one transaction, ended by tpks_commit() or tpks_rollback(). */
+/*
+ * Joins the following changes into one transaction, ended by tpks_commit() or tpks_rollback(). After
+ * one of them has failed in the database (TPKS_EXISTS, say), nothing of the transaction can be kept:
+ * the others and tpks_commit() fail too.
+ */
 TPKS_API TPKS_CHECK tpks_result tpks_begin(TPKS *ks);
 TPKS_API TPKS_CHECK tpks_result tpks_commit(TPKS *ks);
 TPKS_API void tpks_rollback(TPKS *ks);

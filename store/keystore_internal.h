@@ -25,13 +25,18 @@ struct tpks {
     unsigned char slot_id[TPKS_ID_SIZE]; /* of the slot that unlocked */
     bool suspect;               /* something failed: not to be used again for another load */
     bool in_change;             /* between tpks_begin() and its end */
+    bool anchor_due;            /* this host has no anchor of it, or is to take a new one */
+    tpks_result change_result;  /* of the first change since tpks_begin() that failed */
     uint64_t generation_before; /* the change's starting point */
+    unsigned char seal_before[PROOF_SIZE];
 };
 
 /* The slot that unlocked; NULL: locked, or it was removed since. */
 const slot_row *keystore_slot(const TPKS *ks);
 /* A directive of this keystore's section. */
 const char *keystore_setting(const TPKS *ks, const char *directive);
+/* The folder for locks and refused PINs, which loaders may write in; `out` has PATH_SIZE bytes. */
+const char *keystore_lock_dir(const TPKS *ks, char *out);
 /* The token to use: the configured one unless another was given; NULL: none. */
 const char *keystore_token(const TPKS *ks);
 /* "keystore NAME (1a2b3c4d)" for messages and prompts. */
@@ -45,7 +50,7 @@ void keystore_free(TPKS *ks);
 /* Reads header and slots again if another process changed them since. */
 TPKS_CHECK tpks_result keystore_refresh(TPKS *ks);
 /* Reads header and slots again, after another process changed them; keeps the DEK if it is still
- * current. */
+ * current. It is forgotten when it does not prove them: nothing unproven is ever sealed. */
 TPKS_CHECK tpks_result keystore_reload(TPKS *ks);
 /* Options to handle, without a database. */
 TPKS_CHECK tpks_result keystore_new(const tpks_options *options, TPKS **out);
@@ -88,14 +93,25 @@ TPKS_CHECK tpks_result keystore_add_hsm_slot(TPKS *ks, unsigned char id[TPKS_ID_
 
 /* ---- anchor.c: what this host last saw of a keystore ---- */
 
-/*
- * Compares the database with this host's anchor. On a contradiction the result says which:
- * TPKS_ROLLED_BACK or TPKS_TAMPERED. TPKS_OK otherwise, with *known telling whether there is one.
- */
-TPKS_CHECK tpks_result anchor_check(const TPKS *ks, bool *known);
-/* The generation that this host has seen; 0: none. */
+#define ANCHOR_HEX (2 * PROOF_SIZE)
+
+typedef struct anchor {
+    bool known; /* this host has one */
+    char dek[ANCHOR_HEX + 1];
+    uint64_t generation;
+    char seal[ANCHOR_HEX + 1];
+} anchor;
+
+/* The anchor of the keystore that `h` names. TPKS_TAMPERED: malformed. */
+TPKS_CHECK tpks_result anchor_read(const TPKS *ks, const head *h, anchor *out);
+/* The generation that this host has seen last; 0: it has no anchor. */
 uint64_t anchor_generation(const TPKS *ks);
-/* Remembers the present generation. Best effort: a host without a state folder has no anchor. */
+/* Does `h` contradict it? Then the result says how: TPKS_ROLLED_BACK or TPKS_TAMPERED. */
+TPKS_CHECK tpks_result anchor_compare(const TPKS *ks, const head *h, const anchor *seen);
+/*
+ * Remembers the present generation, which is proven, unless a faster process has remembered a later
+ * one. Best effort: a host without a state folder has no anchor.
+ */
 void anchor_write(const TPKS *ks);
 
 /* ---- header.c ---- */

@@ -159,6 +159,36 @@ static void encode_record(canonical *c, const TPKS_RECORD *record)
     canonical_bytes(c, record->extension.data, record->extension.size);
 }
 
+static bool same_bytes(const bytes *a, const bytes *b)
+{
+    return a->size == b->size && (a->size == 0 || memcmp(a->data, b->data, a->size) == 0);
+}
+
+static bool same_certs(const TPKS_RECORD *a, const TPKS_RECORD *b)
+{
+    bool same = a->cert_count == b->cert_count;
+
+    for (size_t i = 0; i < a->cert_count && same; i++)
+        same = same_bytes(&a->certs[i], &b->certs[i]);
+    return same;
+}
+
+tpks_result record_check_written(const TPKS_RECORD *stored, const TPKS_RECORD *written)
+{
+    CANONICAL one = {0}, other = {0};
+    bool same = false;
+
+    encode_record(&one, stored);
+    encode_record(&other, written);
+    TRY(canonical_compare(&one, &other, &same));
+    if (!same || memcmp(stored->nonce, written->nonce, NONCE_SIZE) != 0 ||
+        !same_bytes(&stored->sealed, &written->sealed) || !same_certs(stored, written))
+        return fail(TPKS_DATABASE_UNAVAILABLE,
+                    "record \"%s\" does not read back as it was written; nothing was changed",
+                    written->name);
+    return TPKS_OK;
+}
+
 tpks_result record_open(const TPKS_RECORD *record, DEK *dek, TPKS_SECRET **pkcs8)
 {
     CANONICAL about = {0};
@@ -260,29 +290,27 @@ static void free_x509(X509 **cert)
     X509_free(*cert);
 }
 
-/* Byte for byte, or the same key in another encoding (a compressed point, say). */
-static bool same_spki(OSSL_LIB_CTX *libctx, const bytes *stored, const X509 *cert)
+/* Is `key`, whose SubjectPublicKeyInfo is `der` (taken over), the stored one? Byte for byte, or the
+ * same key in another encoding (a compressed point, say). */
+static bool same_spki(OSSL_LIB_CTX *libctx, const bytes *stored, const EVP_PKEY *key,
+                      unsigned char *der, int size)
 {
-    unsigned char *der = NULL;
     const unsigned char *at = stored->data;
-    int size = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(cert), &der);
     bool same = size > 0 && (size_t)size == stored->size && memcmp(der, at, stored->size) == 0;
 
     OPENSSL_free(der);
     if (same)
         return true;
-    PKEY *key = d2i_PUBKEY_ex(NULL, &at, (long)stored->size, libctx, NULL);
-    return key != NULL && EVP_PKEY_eq(key, X509_get0_pubkey(cert)) == 1;
+    PKEY *other = d2i_PUBKEY_ex(NULL, &at, (long)stored->size, libctx, NULL);
+    return other != NULL && EVP_PKEY_eq(other, key) == 1;
 }
 
-static tpks_result check_leaf(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record, const X509 *cert)
+static bool is_leaf(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record, const X509 *cert)
 {
-    if (!same_spki(libctx, &record->spki, cert))
-        return fail(TPKS_MISMATCH,
-                    "the certificate does not belong to the key of \"%s\": give the certificate "
-                    "that was issued for this key first",
-                    record->name);
-    return TPKS_OK;
+    unsigned char *der = NULL;
+    int size = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(cert), &der);
+
+    return same_spki(libctx, &record->spki, X509_get0_pubkey(cert), der, size);
 }
 
 tpks_result record_set_certs(OSSL_LIB_CTX *libctx, TPKS_RECORD *record,
@@ -300,8 +328,11 @@ tpks_result record_set_certs(OSSL_LIB_CTX *libctx, TPKS_RECORD *record,
         OPENSSL_free(der);
         TRY(result);
     }
-    if (count > 0)
-        TRY(check_leaf(libctx, record, sk_X509_value(certs, 0)));
+    if (count > 0 && !is_leaf(libctx, record, sk_X509_value(certs, 0)))
+        return fail(TPKS_MISMATCH,
+                    "the certificate does not belong to the key of \"%s\": give the certificate "
+                    "that was issued for this key first",
+                    record->name);
     return certs_digest(libctx, record, record->certs_digest);
 }
 
@@ -317,16 +348,110 @@ static X509 *parse_cert(OSSL_LIB_CTX *libctx, const bytes *der)
     return NULL;
 }
 
-tpks_result record_check_leaf(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record)
+static tpks_result check_each_cert(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record)
 {
     for (size_t i = 0; i < record->cert_count; i++) {
         __attribute__((cleanup(free_x509))) X509 *cert = parse_cert(libctx, &record->certs[i]);
         if (cert == NULL)
             return fail_crypto(TPKS_TAMPERED, "a stored certificate");
-        if (i == 0)
-            TRY(check_leaf(libctx, record, cert));
+        if (i == 0 && !is_leaf(libctx, record, cert))
+            return fail(TPKS_TAMPERED,
+                        "the certificate stored with record \"%s\" does not belong to its key: "
+                        "restore it from a backup",
+                        record->name);
     }
     return TPKS_OK;
+}
+
+tpks_result record_check_public(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record)
+{
+    unsigned char digest[SHA256_SIZE];
+
+    TRY(sha256(libctx, record->spki.data, record->spki.size, digest));
+    if (memcmp(digest, record->spki_sha256, sizeof(digest)) != 0)
+        return fail(TPKS_TAMPERED,
+                    "the public key of record \"%s\" does not have the digest that it is found "
+                    "by: restore it from a backup",
+                    record->name);
+    TRY(record_check_certs(libctx, record));
+    return check_each_cert(libctx, record);
+}
+
+/* ---- searches ---- */
+
+static tpks_result index_serial(const X509 *cert, cert_index *out)
+{
+    BIGNUM *serial = ASN1_INTEGER_to_BN(X509_get0_serialNumber(cert), NULL);
+    bool fits = serial != NULL && BN_num_bytes(serial) <= SERIAL_MAX;
+
+    if (fits)
+        out->serial_size = (size_t)BN_bn2bin(serial, out->serial);
+    BN_free(serial);
+    if (!fits)
+        return fail(TPKS_BAD_INPUT, "the certificate's serial number is longer than %d bytes",
+                    SERIAL_MAX);
+    return TPKS_OK;
+}
+
+tpks_result cert_index_make(OSSL_LIB_CTX *libctx, const bytes *der, cert_index *out)
+{
+    __attribute__((cleanup(free_x509))) X509 *cert = parse_cert(libctx, der);
+    const unsigned char *subject = NULL, *issuer = NULL;
+    size_t subject_size = 0, issuer_size = 0, sha1_size = 0;
+
+    if (cert == NULL || !X509_NAME_get0_der(X509_get_subject_name(cert), &subject, &subject_size) ||
+        !X509_NAME_get0_der(X509_get_issuer_name(cert), &issuer, &issuer_size))
+        return fail_crypto(TPKS_BAD_INPUT, "certificate");
+    if (!EVP_Q_digest(libctx, "SHA1", NULL, der->data, der->size, out->sha1, &sha1_size))
+        return fail_crypto(TPKS_INTERNAL, "SHA-1");
+    TRY(index_serial(cert, out));
+    TRY(sha256(libctx, der->data, der->size, out->sha256));
+    TRY(sha256(libctx, subject, subject_size, out->subject));
+    return sha256(libctx, issuer, issuer_size, out->issuer);
+}
+
+static bool same(const unsigned char *wanted, const unsigned char *is, size_t size)
+{
+    return wanted == NULL || memcmp(wanted, is, size) == 0;
+}
+
+static bool same_name(OSSL_LIB_CTX *libctx, const unsigned char *wanted, size_t size,
+                      const unsigned char is[SHA256_SIZE])
+{
+    unsigned char digest[SHA256_SIZE];
+
+    return wanted == NULL || (sha256(libctx, wanted, size, digest) == TPKS_OK &&
+                              memcmp(digest, is, sizeof(digest)) == 0);
+}
+
+static bool leaf_matches(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record, const tpks_selector *by)
+{
+    cert_index leaf;
+
+    if (by->cert_sha256 == NULL && by->cert_sha1 == NULL && by->subject == NULL &&
+        by->issuer == NULL && by->serial == NULL)
+        return true;
+    return record->cert_count > 0 && cert_index_make(libctx, &record->certs[0], &leaf) == TPKS_OK &&
+           same(by->cert_sha256, leaf.sha256, sizeof(leaf.sha256)) &&
+           same(by->cert_sha1, leaf.sha1, sizeof(leaf.sha1)) &&
+           same_name(libctx, by->subject, by->subject_size, leaf.subject) &&
+           same_name(libctx, by->issuer, by->issuer_size, leaf.issuer) &&
+           (by->serial == NULL || (by->serial_size == leaf.serial_size &&
+                                   same(by->serial, leaf.serial, leaf.serial_size)));
+}
+
+tpks_result record_check_match(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record,
+                               const tpks_selector *by)
+{
+    if (by == NULL || ((by->name == NULL || strcmp(by->name, record->name) == 0) &&
+                       same(by->id, record->id, TPKS_ID_SIZE) &&
+                       same(by->spki_sha256, record->spki_sha256, SHA256_SIZE) &&
+                       leaf_matches(libctx, record, by)))
+        return TPKS_OK;
+    return fail(TPKS_TAMPERED,
+                "record \"%s\" is found by what it does not have: restore the database from a "
+                "backup",
+                record->name);
 }
 
 /* ---- the key itself ---- */
@@ -397,24 +522,32 @@ tpks_result record_set_key(OSSL_LIB_CTX *libctx, TPKS_RECORD *record, const TPKS
     return sha256(libctx, record->spki.data, record->spki.size, record->spki_sha256);
 }
 
+static tpks_result fail_other_key(const TPKS_RECORD *record)
+{
+    return fail(TPKS_TAMPERED,
+                "record \"%s\": the private key is not the one of its public key: restore it from "
+                "a backup",
+                record->name);
+}
+
 tpks_result record_check_key(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record,
                              const TPKS_SECRET *pkcs8)
 {
     PKEY *key = parse_key(libctx, pkcs8);
-    bytes spki = {0};
+    unsigned char *der = NULL;
+    int size = key == NULL ? 0 : i2d_PUBKEY(key, &der);
 
-    if (key == NULL)
+    if (size <= 0)
         return fail_crypto(TPKS_TAMPERED, "the opened key");
-    TRY(spki_of(key, &spki));
-    bool same =
-        spki.size == record->spki.size && memcmp(spki.data, record->spki.data, spki.size) == 0;
-    OPENSSL_free(spki.data);
-    if (!same || !halves_agree(libctx, key))
-        return fail(TPKS_TAMPERED,
-                    "record \"%s\": the private key is not the one of its public key: "
-                    "restore it from a backup",
-                    record->name);
-    return TPKS_OK;
+    return same_spki(libctx, &record->spki, key, der, size) ? TPKS_OK : fail_other_key(record);
+}
+
+tpks_result record_check_halves(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record,
+                                const TPKS_SECRET *pkcs8)
+{
+    PKEY *key = parse_key(libctx, pkcs8);
+
+    return key != NULL && halves_agree(libctx, key) ? TPKS_OK : fail_other_key(record);
 }
 
 tpks_result sha256(OSSL_LIB_CTX *libctx, const void *data, size_t size,

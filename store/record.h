@@ -53,6 +53,9 @@ TPKS_CHECK tpks_result record_seal(OSSL_LIB_CTX *libctx, TPKS_RECORD *record, DE
 /* TPKS_TAMPERED if any column, the keystore or the DEK is not what it was sealed with. */
 TPKS_CHECK tpks_result record_open(const TPKS_RECORD *record, DEK *dek, TPKS_SECRET **pkcs8);
 
+/* Is what was read back, with its certificates, what was written? TPKS_DATABASE_UNAVAILABLE. */
+TPKS_CHECK tpks_result record_check_written(const TPKS_RECORD *stored, const TPKS_RECORD *written);
+
 /* Are the certificates the ones whose digest the record authenticates? */
 TPKS_CHECK tpks_result record_check_certs(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record);
 /* Takes `certs` (NULL: none) in, checking that number 0 carries the record's public key. */
@@ -62,11 +65,33 @@ TPKS_CHECK tpks_result record_set_certs(OSSL_LIB_CTX *libctx, TPKS_RECORD *recor
  * consistent. */
 TPKS_CHECK tpks_result record_set_key(OSSL_LIB_CTX *libctx, TPKS_RECORD *record,
                                       const TPKS_SECRET *pkcs8);
-/* Does the opened key have the record's public half (recomputed by libcrypto)? */
+/* Does the opened key have the record's public half? */
 TPKS_CHECK tpks_result record_check_key(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record,
                                         const TPKS_SECRET *pkcs8);
-/* Does certificate `i` parse, and does the leaf carry the record's public key? */
-TPKS_CHECK tpks_result record_check_leaf(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record);
+/* Do its private and public numbers belong together (recomputed by libcrypto: slow for RSA)? */
+TPKS_CHECK tpks_result record_check_halves(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record,
+                                           const TPKS_SECRET *pkcs8);
+/* What can be said without the DEK: the digests of public key and certificates are right, every
+ * certificate parses and the leaf carries the record's public key. TPKS_TAMPERED. */
+TPKS_CHECK tpks_result record_check_public(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record);
+/* Is it one that `by` (NULL: any) asks for? TPKS_TAMPERED: what a search goes by is not sealed. */
+TPKS_CHECK tpks_result record_check_match(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record,
+                                          const tpks_selector *by);
+
+#define SERIAL_MAX 64 /* RFC 5280 allows 20 bytes; some issuers go beyond */
+
+/* By what a certificate is searched: digests of its DER and of its names' DER, and its serial
+ * number, unsigned big-endian. */
+typedef struct cert_index {
+    unsigned char sha256[SHA256_SIZE];
+    unsigned char sha1[20];
+    unsigned char subject[SHA256_SIZE];
+    unsigned char issuer[SHA256_SIZE];
+    unsigned char serial[SERIAL_MAX];
+    size_t serial_size;
+} cert_index;
+/* TPKS_BAD_INPUT: not a certificate, or its serial number is longer than SERIAL_MAX. */
+TPKS_CHECK tpks_result cert_index_make(OSSL_LIB_CTX *libctx, const bytes *der, cert_index *out);
 
 TPKS_CHECK tpks_result sha256(OSSL_LIB_CTX *libctx, const void *data, size_t size,
                               unsigned char digest[SHA256_SIZE]);

@@ -48,15 +48,15 @@ static void unlock_file(int *fd)
 
 static int open_lock(const TPKS *ks)
 {
-    char path[PATH_SIZE], id[2 * TPKS_ID_SIZE + 1];
+    char path[PATH_SIZE + 64], folder[PATH_SIZE], id[2 * TPKS_ID_SIZE + 1];
 
     hex_text(ks->head.keystore, TPKS_ID_SIZE, id);
-    snprintf(path, sizeof(path), "%s/%s.restore", keystore_setting(ks, "state"), id);
+    snprintf(path, sizeof(path), "%s/%s.restore", keystore_lock_dir(ks, folder), id);
     int fd = open(path, O_RDONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0660);
     return fd >= 0 || errno != EACCES ? fd : open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 }
 
-/* Without a state folder there is no lock: correctness does not depend on it. */
+/* Without the folder there is no lock: correctness does not depend on it. */
 static tpks_result take_lock(const TPKS *ks, long wait_ms, int *fd)
 {
     *fd = open_lock(ks);
@@ -201,9 +201,10 @@ static void free_secret(TPKS_SECRET **secret)
 /* A token that is there is taken as it is. */
 static tpks_result make_token(const TPKS *ks, const TPKS_SECRET *so_pin)
 {
+    char locks[PATH_SIZE];
     hsm_options options = {
         .token_uri = keystore_token(ks),
-        .state_dir = keystore_setting(ks, "state"),
+        .lock_dir = keystore_lock_dir(ks, locks),
         .ask = ks->ask,
         .ask_arg = ks->ask_arg,
         .keystore_label = ks->head.label,

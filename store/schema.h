@@ -20,6 +20,7 @@ typedef struct database {
 TPKS_CHECK tpks_result native_create(const database *d);
 /* Is there a keystore in it, of a format that we know? */
 TPKS_CHECK tpks_result native_recognise(const database *d);
+/* On failure `out` has what could be read: not for use, only to be cleared. */
 TPKS_CHECK tpks_result native_read_head(const database *d, head *out);
 /* Are the stored generation and seal still those of `h`? */
 TPKS_CHECK tpks_result native_is_unchanged(const database *d, const head *h, bool *out);
@@ -28,10 +29,12 @@ TPKS_CHECK tpks_result native_insert_head(const database *d, const head *h);
 /* In place of whatever header, DEKs, slots and wraps there are. */
 TPKS_CHECK tpks_result native_replace_head(const database *d, const head *h);
 /*
- * Writes generation and seal where the stored generation is still `was`. TPKS_CONFLICT: someone
- * else was faster.
+ * Writes generation and seal where they are still the ones given: the seal too, for a copy of the
+ * database that was put in its place may have come to the same generation on another way.
+ * TPKS_CONFLICT: someone else was faster.
  */
-TPKS_CHECK tpks_result native_advance(const database *d, const head *h, uint64_t was);
+TPKS_CHECK tpks_result native_advance(const database *d, const head *h, uint64_t generation,
+                                      const unsigned char seal[PROOF_SIZE]);
 /* Makes the stored slots and wraps those of `h`. */
 TPKS_CHECK tpks_result native_replace_slots(const database *d, const head *h);
 
@@ -43,7 +46,10 @@ TPKS_CHECK tpks_result native_update_record(const database *d, OSSL_LIB_CTX *lib
 TPKS_CHECK tpks_result native_delete_record(const database *d, const TPKS_RECORD *record);
 TPKS_CHECK tpks_result native_count_records(const database *d, const head *h, uint64_t *out);
 
-/* Calls `each` with every matching record and its certificates, ordered by name; frees it after. */
+/*
+ * Calls `each` with every matching record and its certificates, ordered by name; frees it after.
+ * The database's word for a match is not taken: TPKS_TAMPERED.
+ */
 typedef tpks_result native_each_fn(void *arg, TPKS_RECORD *record);
 TPKS_CHECK tpks_result native_each_record(const database *d, OSSL_LIB_CTX *libctx, const head *h,
                                           const tpks_selector *selector, native_each_fn *each,

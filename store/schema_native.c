@@ -177,6 +177,22 @@ static void take_text(reader *r, char **out)
         r->result = fail_memory();
 }
 
+/* One more row in an array; NULL with the reason in r->result. */
+static void *take_row(reader *r, void *array, size_t *count, size_t size, size_t limit)
+{
+    if (*count == limit) {
+        r->result = fail(TPKS_TAMPERED,
+                         "%s: table %s has more than %zu rows where that never should be: "
+                         "restore the database from a backup",
+                         r->d->backend->describe(r->d->db), r->table, limit);
+        return NULL;
+    }
+    void *grown = rows_grow(array, count, size);
+    if (grown == NULL)
+        r->result = fail_memory();
+    return grown;
+}
+
 /* Ends a row: its extension area must hold nothing that we would have to know. */
 static tpks_result take_end(reader *r, const bytes *extension)
 {
@@ -265,10 +281,9 @@ static tpks_result read_deks(const database *d, head *h)
         TRY(reader_next(&r, &got));
         if (!got)
             return TPKS_OK;
-        dek_row *rows =
-            h->dek_count == SLOTS_MAX ? NULL : rows_grow(h->deks, &h->dek_count, sizeof(*rows));
+        dek_row *rows = take_row(&r, h->deks, &h->dek_count, sizeof(*rows), SLOTS_MAX);
         if (rows == NULL)
-            return fail(TPKS_TAMPERED, "the keystore has too many DEKs");
+            return r.result;
         h->deks = rows;
         dek_row *dek = &rows[h->dek_count - 1];
         take_fixed(&r, dek->id, sizeof(dek->id));
@@ -291,7 +306,7 @@ static void take_slot(reader *r, slot_row *slot)
     take_text(r, &slot->token_label);
     take_text(r, &slot->token_serial);
     take_bytes(r, &slot->cka_id);
-    slot->kdf_version = take_integer(r);
+    slot->kdf_version = take_small(r);
     slot->cost.t = take_small(r);
     slot->cost.m_kib = take_small(r);
     slot->cost.p = take_small(r);
@@ -319,10 +334,9 @@ static tpks_result read_slots(const database *d, head *h)
         TRY(reader_next(&r, &got));
         if (!got)
             return TPKS_OK;
-        slot_row *rows =
-            h->slot_count == SLOTS_MAX ? NULL : rows_grow(h->slots, &h->slot_count, sizeof(*rows));
+        slot_row *rows = take_row(&r, h->slots, &h->slot_count, sizeof(*rows), SLOTS_MAX);
         if (rows == NULL)
-            return fail(TPKS_TAMPERED, "the keystore has too many slots");
+            return r.result;
         h->slots = rows;
         take_slot(&r, &rows[h->slot_count - 1]);
         TRY(take_end(&r, &rows[h->slot_count - 1].extension));
@@ -342,15 +356,14 @@ static tpks_result read_wraps(const database *d, head *h)
         TRY(reader_next(&r, &got));
         if (!got)
             return TPKS_OK;
-        wrap_row *rows =
-            h->wrap_count == SLOTS_MAX ? NULL : rows_grow(h->wraps, &h->wrap_count, sizeof(*rows));
+        wrap_row *rows = take_row(&r, h->wraps, &h->wrap_count, sizeof(*rows), SLOTS_MAX);
         if (rows == NULL)
-            return fail(TPKS_TAMPERED, "the keystore has too many wraps");
+            return r.result;
         h->wraps = rows;
         wrap_row *wrap = &rows[h->wrap_count - 1];
         take_fixed(&r, wrap->slot, sizeof(wrap->slot));
         take_fixed(&r, wrap->dek, sizeof(wrap->dek));
-        wrap->algorithm = take_integer(&r);
+        wrap->algorithm = take_small(&r);
         take_bytes(&r, &wrap->iv);
         take_bytes(&r, &wrap->wrapped);
         take_bytes(&r, &wrap->commitment);
@@ -508,7 +521,8 @@ tpks_result native_replace_head(const database *d, const head *h)
     return native_insert_head(d, h);
 }
 
-tpks_result native_advance(const database *d, const head *h, uint64_t was)
+tpks_result native_advance(const database *d, const head *h, uint64_t generation,
+                           const unsigned char seal[PROOF_SIZE])
 {
     uint64_t changed = 0;
     tpks_value values[] = {
@@ -516,12 +530,13 @@ tpks_result native_advance(const database *d, const head *h, uint64_t was)
         blob(h->seal_nonce, sizeof(h->seal_nonce)),
         blob(h->seal, sizeof(h->seal)),
         blob(h->keystore, TPKS_ID_SIZE),
-        integer(was),
+        integer(generation),
+        blob(seal, PROOF_SIZE),
     };
 
     TRY(run(d,
             "UPDATE tpks_header SET generation = $1, seal_nonce = $2, seal = $3"
-            " WHERE keystore = $4 AND generation = $5",
+            " WHERE keystore = $4 AND generation = $5 AND seal = $6",
             values, COUNT(values), &changed));
     if (changed != 1)
         return fail(TPKS_CONFLICT, "another process changed the keystore meanwhile: try again");
@@ -530,62 +545,11 @@ tpks_result native_advance(const database *d, const head *h, uint64_t was)
 
 /* ---- records ---- */
 
-#define SERIAL_MAX 64 /* RFC 5280 allows 20 bytes; some issuers go beyond */
-
-/* By what a certificate is searched: digests of its DER and of the names' DER, and its serial
- * number. */
-typedef struct cert_index {
-    unsigned char sha256[SHA256_SIZE];
-    unsigned char sha1[20];
-    unsigned char subject[SHA256_SIZE];
-    unsigned char issuer[SHA256_SIZE];
-    unsigned char serial[SERIAL_MAX];
-    size_t serial_size;
-} cert_index;
-
-static void free_x509(X509 **cert)
-{
-    X509_free(*cert);
-}
-
-static tpks_result index_serial(const X509 *cert, cert_index *index)
-{
-    BIGNUM *serial = ASN1_INTEGER_to_BN(X509_get0_serialNumber(cert), NULL);
-    bool fits = serial != NULL && BN_num_bytes(serial) <= SERIAL_MAX;
-
-    if (fits)
-        index->serial_size = (size_t)BN_bn2bin(serial, index->serial);
-    BN_free(serial);
-    if (!fits)
-        return fail(TPKS_BAD_INPUT, "the certificate's serial number is longer than %d bytes",
-                    SERIAL_MAX);
-    return TPKS_OK;
-}
-
-static tpks_result index_cert(OSSL_LIB_CTX *libctx, const bytes *der, cert_index *index)
-{
-    const unsigned char *at = der->data;
-    __attribute__((cleanup(free_x509))) X509 *cert = X509_new_ex(libctx, NULL);
-    const unsigned char *subject = NULL, *issuer = NULL;
-    size_t subject_size = 0, issuer_size = 0, sha1_size = 0;
-
-    if (cert == NULL || d2i_X509(&cert, &at, (long)der->size) == NULL ||
-        !X509_NAME_get0_der(X509_get_subject_name(cert), &subject, &subject_size) ||
-        !X509_NAME_get0_der(X509_get_issuer_name(cert), &issuer, &issuer_size))
-        return fail_crypto(TPKS_BAD_INPUT, "certificate");
-    if (!EVP_Q_digest(libctx, "SHA1", NULL, der->data, der->size, index->sha1, &sha1_size))
-        return fail_crypto(TPKS_INTERNAL, "SHA-1");
-    TRY(index_serial(cert, index));
-    TRY(sha256(libctx, der->data, der->size, index->sha256));
-    TRY(sha256(libctx, subject, subject_size, index->subject));
-    return sha256(libctx, issuer, issuer_size, index->issuer);
-}
-
 static tpks_result insert_certs(const database *d, OSSL_LIB_CTX *libctx, const TPKS_RECORD *record)
 {
     for (size_t i = 0; i < record->cert_count; i++) {
         cert_index index;
-        TRY(index_cert(libctx, &record->certs[i], &index));
+        TRY(cert_index_make(libctx, &record->certs[i], &index));
         tpks_value values[] = {
             blob(record->keystore, TPKS_ID_SIZE),
             blob(record->id, TPKS_ID_SIZE),
@@ -708,11 +672,9 @@ static tpks_result read_certs(const database *d, TPKS_RECORD *record)
         TRY(reader_next(&r, &got));
         if (!got)
             return TPKS_OK;
-        bytes *certs = record->cert_count == CERTS_MAX
-                           ? NULL
-                           : rows_grow(record->certs, &record->cert_count, sizeof(*certs));
+        bytes *certs = take_row(&r, record->certs, &record->cert_count, sizeof(*certs), CERTS_MAX);
         if (certs == NULL)
-            return fail(TPKS_TAMPERED, "record \"%s\" has too many certificates", record->name);
+            return r.result;
         record->certs = certs;
         if (take_integer(&r) != record->cert_count - 1)
             malformed(&r);
@@ -825,6 +787,7 @@ tpks_result native_each_record(const database *d, OSSL_LIB_CTX *libctx, const he
             return TPKS_OK;
         TRY(take_record(&r, h, &record));
         TRY(read_certs(d, record));
+        TRY(record_check_match(libctx, record, selector));
         TRY(each(arg, record));
     }
 }

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -54,6 +55,7 @@ struct tpks_db {
     tpks_db_mode mode;
     bool made; /* our new file, without a commit yet: removed by close */
     struct stat made_stat;
+    int made_fd; /* held (flock(2)) while it is made, so that no other creation takes it over */
     pid_t pid;
     char *text;  /* of describe(); NULL until asked for */
     char path[]; /* absolute, the folder without symbolic links */
@@ -653,6 +655,14 @@ static tpks_result sync_folder(const char *folder)
     return TPKS_OK;
 }
 
+static tpks_result fail_exists(const char *path)
+{
+    return host->fail(TPKS_EXISTS,
+                      "%s: there is a file already; move it away, or choose "
+                      "another name",
+                      path);
+}
+
 /* Makes a new empty file; *fd is open for writing. Nothing may be there, not even a dead link. */
 static tpks_result make_file(const char *path, const char *folder, mode_t mode, int *fd)
 {
@@ -660,23 +670,61 @@ static tpks_result make_file(const char *path, const char *folder, mode_t mode, 
     if (*fd >= 0)
         return TPKS_OK;
     if (errno == EEXIST)
-        return host->fail(TPKS_EXISTS,
-                          "%s: there is a file already; move it away, or choose "
-                          "another name",
-                          path);
+        return fail_exists(path);
     if (errno == EACCES)
         return fail_access(folder, true);
     return fail_system(path, errno, true, "open");
 }
 
+/* A file of ours that is empty, or may be so when its journal is undone. */
+static bool may_be_leftover(const char *path)
+{
+    AUTO_TEXT journal = NULL;
+    struct stat st, journal_st;
+
+    if (lstat(path, &st) != 0 || !S_ISREG(st.st_mode) || st.st_uid != geteuid())
+        return false;
+    if (asprintf(&journal, "%s-journal", path) < 0)
+        journal = NULL;
+    return st.st_size == 0 || (journal != NULL && lstat(journal, &journal_st) == 0);
+}
+
+static bool has_no_page(tpks_db *db)
+{
+    int64_t pages = 1;
+    bool none = connect_once(db, NULL) == SQLITE_OK &&
+                run_plain(db, "PRAGMA page_count", &pages) == SQLITE_OK && pages == 0;
+
+    disconnect(db);
+    return none;
+}
+
+/* A creation that was killed leaves a file without content: the next one goes on with it. */
+static tpks_result make_or_take(tpks_db *db, const char *folder)
+{
+    tpks_result result = make_file(db->path, folder, 0640, &db->made_fd);
+
+    if (result == TPKS_EXISTS && may_be_leftover(db->path))
+        db->made_fd = open(db->path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (db->made_fd < 0)
+        return result;
+    if (flock(db->made_fd, LOCK_EX | LOCK_NB) != 0)
+        return fail_exists(db->path);
+    return result == TPKS_OK || has_no_page(db) ? TPKS_OK : fail_exists(db->path);
+}
+
 static tpks_result make_database(tpks_db *db, const char *folder)
 {
-    __attribute__((cleanup(close_fd))) int fd = -1;
+    struct stat now;
 
-    TRY(make_file(db->path, folder, 0640, &fd));
-    db->made = true;
-    if (fstat(fd, &db->made_stat) != 0)
+    TRY(make_or_take(db, folder));
+    if (fstat(db->made_fd, &db->made_stat) != 0)
         return fail_system(db->path, errno, true, "fstat");
+    /* Its former owner may have removed it while we waited to hold it. */
+    if (lstat(db->path, &now) != 0 || now.st_ino != db->made_stat.st_ino ||
+        now.st_dev != db->made_stat.st_dev)
+        return fail_exists(db->path);
+    db->made = true;
     return TPKS_OK;
 }
 
@@ -720,6 +768,8 @@ static void db_close(tpks_db *db)
     disconnect(db);
     if (db->made)
         remove_unfinished(db);
+    if (db->made_fd >= 0)
+        close(db->made_fd); /* after SQLite: closing any descriptor of a file ends its locks */
     free(db->text);
     free(db);
 }
@@ -739,6 +789,7 @@ static tpks_db *db_new(const char *path, tpks_db_mode mode)
     memcpy(db->path, path, size);
     db->mode = mode;
     db->pid = getpid();
+    db->made_fd = -1;
     return db;
 }
 
@@ -766,6 +817,7 @@ static tpks_result db_open(const char *location, tpks_db_mode mode, tpks_db **ou
 
 static bool db_moved(tpks_db *db)
 {
+    KEEP_ERRNO;
     int moved = 1;
 
     return sqlite3_file_control(db->sql, "main", SQLITE_FCNTL_HAS_MOVED, &moved) != SQLITE_OK ||

@@ -2,16 +2,17 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "file.h"
 #include "keystore_internal.h"
 
 tpks_result keystore_hsm_open(TPKS *ks, bool write, HSM **out)
 {
-    char label[320];
+    char label[320], locks[PATH_SIZE];
 
     keystore_describe(ks, label, sizeof(label));
     hsm_options options = {
         .token_uri = keystore_token(ks),
-        .state_dir = keystore_setting(ks, "state"),
+        .lock_dir = keystore_lock_dir(ks, locks),
         .keep = strcmp(keystore_setting(ks, "hsm-session"), "process") == 0,
         .write = write,
         .ask = ks->ask,
@@ -21,6 +22,14 @@ tpks_result keystore_hsm_open(TPKS *ks, bool write, HSM **out)
     if (options.token_uri == NULL)
         return fail(TPKS_BAD_CONFIG, "the configuration of %s names no `token`", label);
     return hsm_open(&options, out);
+}
+
+/* A writer leaves an anchor when this host has none yet, or was told to accept what it found. */
+static void leave_anchor(TPKS *ks)
+{
+    if (ks->access == TPKS_WRITE && ks->anchor_due)
+        anchor_write(ks);
+    ks->anchor_due = false;
 }
 
 /*
@@ -49,18 +58,8 @@ static tpks_result accept_dek(TPKS *ks, const slot_row *slot, DEK *dek)
     }
     ks->dek = dek;
     memcpy(ks->slot_id, slot->id, TPKS_ID_SIZE);
+    leave_anchor(ks);
     return TPKS_OK;
-}
-
-/* A writer leaves an anchor when this host has none yet, or was told to accept what it found. */
-static void leave_anchor(TPKS *ks)
-{
-    bool known = false;
-
-    if (ks->access != TPKS_WRITE)
-        return;
-    if (anchor_check(ks, &known) != TPKS_OK || !known)
-        anchor_write(ks);
 }
 
 static bool has_slot(const TPKS *ks, bool hsm)
@@ -102,8 +101,9 @@ static tpks_result try_token_slots(TPKS *ks)
             slot_open_hsm(ks->libctx, &ks->head, slot, ks->hsm, keystore_setting(ks, "dek"), &dek);
         if (result == TPKS_OK)
             result = accept_dek(ks, slot, dek);
-        if (result == TPKS_OK)
-            return TPKS_OK;
+        /* A token that does not work has not lost its KEK, whatever the next slot would say. */
+        if (result != TPKS_KEK_MISSING && result != TPKS_KEK_FOREIGN)
+            return result;
     }
     if (tried)
         return result;
@@ -129,13 +129,10 @@ tpks_result unlock_machine(TPKS *ks)
     if (ks->dek != NULL)
         return TPKS_OK;
     if (has_slot(ks, false))
-        TRY(unlock_software(ks));
-    else if (has_slot(ks, true))
-        TRY(unlock_hsm(ks));
-    else
-        return fail(TPKS_KEK_MISSING, "the keystore has no active HSM slot");
-    leave_anchor(ks);
-    return TPKS_OK;
+        return unlock_software(ks);
+    if (has_slot(ks, true))
+        return unlock_hsm(ks);
+    return fail(TPKS_KEK_MISSING, "the keystore has no active HSM slot");
 }
 
 tpks_result tpks_unlock(TPKS *ks)

@@ -21,10 +21,10 @@ static tpks_result prove(TPKS *ks, const TPKS_RECORD *record)
 {
     __attribute__((cleanup(free_secret))) TPKS_SECRET *pkcs8 = NULL;
 
-    TRY(record_check_certs(ks->libctx, record));
+    TRY(record_check_public(ks->libctx, record));
     TRY(tpks_load_key(ks, record, &pkcs8));
     TRY(record_check_key(ks->libctx, record, pkcs8));
-    return record_check_leaf(ks->libctx, record);
+    return record_check_halves(ks->libctx, record, pkcs8);
 }
 
 static tpks_result verify_one(void *arg, TPKS_RECORD *record)

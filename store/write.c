@@ -26,40 +26,29 @@ tpks_result keystore_check_writable(const TPKS *ks)
 static tpks_result next_generation(TPKS *ks)
 {
     ks->generation_before = ks->head.generation;
+    memcpy(ks->seal_before, ks->head.seal, PROOF_SIZE);
     ks->head.generation++;
     return head_seal(&ks->head, ks->dek);
 }
 
 static tpks_result check_written(TPKS *ks)
 {
-    head stored = {0};
-    tpks_result result = native_read_head(&ks->d, &stored);
+    __attribute__((cleanup(head_clear))) head stored = {0};
 
-    if (result == TPKS_OK && (stored.generation != ks->head.generation ||
-                              memcmp(stored.seal, ks->head.seal, PROOF_SIZE) != 0))
-        result = fail(TPKS_DATABASE_UNAVAILABLE,
-                      "the database does not return what was written; nothing was changed");
-    head_clear(&stored);
-    return result;
+    TRY(native_read_head(&ks->d, &stored));
+    return head_check_written(&stored, &ks->head);
 }
 
-/* One try, all or nothing. */
-static tpks_result attempt(TPKS *ks, prepare_fn *prepare, apply_fn *apply, const void *arg)
+/* Begins the transaction of the next generation. */
+static tpks_result try_start(TPKS *ks, prepare_fn *prepare, const void *arg)
 {
     const database *d = &ks->d;
 
     if (prepare != NULL)
         TRY(prepare(ks, arg));
     TRY(next_generation(ks));
-    tpks_result result = d->backend->begin(d->db, true);
-    if (result == TPKS_OK)
-        result = native_advance(d, &ks->head, ks->generation_before);
-    if (result == TPKS_OK)
-        result = apply(ks, arg);
-    if (result == TPKS_OK)
-        result = check_written(ks);
-    if (result == TPKS_OK)
-        result = d->backend->commit(d->db);
+    TRY(d->backend->begin(d->db, true));
+    tpks_result result = native_advance(d, &ks->head, ks->generation_before, ks->seal_before);
     if (result != TPKS_OK)
         d->backend->rollback(d->db);
     return result;
@@ -74,25 +63,55 @@ static void random_pause(int round)
         usleep((useconds_t)(byte % 64 + 1) * 250u << (round < 6 ? round : 6));
 }
 
-tpks_result keystore_change(TPKS *ks, prepare_fn *prepare, apply_fn *apply, const void *arg)
+static tpks_result start_change(TPKS *ks, prepare_fn *prepare, const void *arg)
 {
     tpks_result result = TPKS_OK;
 
-    if (ks->in_change && prepare != NULL)
-        return fail(TPKS_INTERNAL, "slots can't be changed together with records");
-    if (ks->in_change)
-        return apply(ks, arg);
     for (int round = 0; round < ATTEMPTS; round++) {
-        result = attempt(ks, prepare, apply, arg);
-        if (result == TPKS_OK) {
-            anchor_write(ks);
+        result = try_start(ks, prepare, arg);
+        if (result == TPKS_OK)
             return TPKS_OK;
-        }
-        if (keystore_reload(ks) != TPKS_OK || result != TPKS_CONFLICT)
+        TRY(keystore_reload(ks));
+        if (result != TPKS_CONFLICT)
             return result;
         random_pause(round);
     }
     return result;
+}
+
+static tpks_result finish_change(TPKS *ks)
+{
+    TRY(check_written(ks));
+    return ks->d.backend->commit(ks->d.db);
+}
+
+/* What a failed statement has left of a change must not be committed with the others. */
+static tpks_result change_in_batch(TPKS *ks, apply_fn *apply, const void *arg)
+{
+    if (ks->change_result != TPKS_OK)
+        return fail(ks->change_result,
+                    "an earlier change of this transaction failed: nothing of it can be kept");
+    ks->change_result = apply(ks, arg);
+    return ks->change_result;
+}
+
+tpks_result keystore_change(TPKS *ks, prepare_fn *prepare, apply_fn *apply, const void *arg)
+{
+    if (ks->in_change && prepare != NULL)
+        return fail(TPKS_INTERNAL, "slots can't be changed together with records");
+    if (ks->in_change)
+        return change_in_batch(ks, apply, arg);
+    TRY(start_change(ks, prepare, arg));
+    tpks_result result = apply(ks, arg);
+    if (result == TPKS_OK)
+        result = finish_change(ks);
+    if (result != TPKS_OK) {
+        ks->d.backend->rollback(ks->d.db);
+        TRY(keystore_reload(ks));
+        return result;
+    }
+    anchor_write(ks);
+    return TPKS_OK;
 }
 
 tpks_result tpks_begin(TPKS *ks)
@@ -103,18 +122,10 @@ tpks_result tpks_begin(TPKS *ks)
     if (ks->in_change)
         return fail(TPKS_INTERNAL, "a change is under way already");
     TRY(tpks_unlock(ks));
-    TRY(ks->d.backend->begin(ks->d.db, true));
-    tpks_result result = native_read_head(&ks->d, &ks->head);
-    if (result == TPKS_OK)
-        result = head_check_seal(&ks->head, ks->dek);
-    if (result == TPKS_OK)
-        result = next_generation(ks);
-    if (result == TPKS_OK)
-        result = native_advance(&ks->d, &ks->head, ks->generation_before);
-    if (result != TPKS_OK)
-        ks->d.backend->rollback(ks->d.db);
-    ks->in_change = result == TPKS_OK;
-    return result;
+    TRY(start_change(ks, NULL, NULL));
+    ks->change_result = TPKS_OK;
+    ks->in_change = true;
+    return TPKS_OK;
 }
 
 tpks_result tpks_commit(TPKS *ks)
@@ -123,9 +134,11 @@ tpks_result tpks_commit(TPKS *ks)
 
     if (!ks->in_change)
         return fail(TPKS_INTERNAL, "no change is under way");
-    tpks_result result = check_written(ks);
-    if (result == TPKS_OK)
-        result = ks->d.backend->commit(ks->d.db);
+    tpks_result result = ks->change_result;
+    if (result != TPKS_OK)
+        result = fail(result, "a change of this transaction failed: nothing of it was kept");
+    else
+        result = finish_change(ks);
     if (result != TPKS_OK) {
         tpks_rollback(ks);
         return result;
@@ -137,6 +150,8 @@ tpks_result tpks_commit(TPKS *ks)
 
 void tpks_rollback(TPKS *ks)
 {
+    CRYPTO_SCOPE;
+
     if (!ks->in_change)
         return;
     ks->d.backend->rollback(ks->d.db);
@@ -151,11 +166,8 @@ static tpks_result compare_stored(void *arg, TPKS_RECORD *stored)
 {
     const TPKS_RECORD **want = arg;
 
-    if (stored->version == (*want)->version && stored->sealed.size == (*want)->sealed.size &&
-        memcmp(stored->sealed.data, (*want)->sealed.data, stored->sealed.size) == 0 &&
-        memcmp(stored->nonce, (*want)->nonce, NONCE_SIZE) == 0 &&
-        stored->cert_count == (*want)->cert_count)
-        *want = NULL;
+    TRY(record_check_written(stored, *want));
+    *want = NULL;
     return TPKS_OK;
 }
 
@@ -167,8 +179,15 @@ static tpks_result check_stored(TPKS *ks, const TPKS_RECORD *record)
     TRY(native_each_record(&ks->d, ks->libctx, &ks->head, &by_id, compare_stored, &want));
     if (want != NULL)
         return fail(TPKS_DATABASE_UNAVAILABLE,
-                    "record \"%s\" does not read back as it was written; nothing was changed",
-                    record->name);
+                    "record \"%s\" can't be read back; nothing was changed", record->name);
+    return TPKS_OK;
+}
+
+/* Another process may have changed the DEK while this change waited for its turn. */
+static tpks_result check_dek(const TPKS *ks, const TPKS_RECORD *record)
+{
+    if (memcmp(record->dek, ks->head.dek, TPKS_ID_SIZE) != 0)
+        return fail(TPKS_CONFLICT, "another process changed the DEK meanwhile: try again");
     return TPKS_OK;
 }
 
@@ -176,6 +195,7 @@ static tpks_result apply_insert(TPKS *ks, const void *arg)
 {
     const TPKS_RECORD *record = arg;
 
+    TRY(check_dek(ks, record));
     TRY(native_insert_record(&ks->d, ks->libctx, record));
     return check_stored(ks, record);
 }
@@ -184,6 +204,7 @@ static tpks_result apply_update(TPKS *ks, const void *arg)
 {
     const TPKS_RECORD *record = arg;
 
+    TRY(check_dek(ks, record));
     TRY(native_update_record(&ks->d, ks->libctx, record, record->version - 1));
     return check_stored(ks, record);
 }

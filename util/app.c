@@ -27,7 +27,7 @@ tpks_options app_options(APP *app, tpks_access access)
     };
 }
 
-static int unlock_with_given_password(APP *app)
+int app_unlock_given(APP *app)
 {
     AUTO(secret) TPKS_SECRET *password = NULL;
 
@@ -44,7 +44,7 @@ int app_open(APP *app, tpks_access access)
     DO(app_configure(app));
     options = app_options(app, access);
     DO(complain_result(tpks_open(&options, &app->ks)));
-    return unlock_with_given_password(app);
+    return app_unlock_given(app);
 }
 
 int app_find(APP *app, const char *name, TPKS_RECORD **out)

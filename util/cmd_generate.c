@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <openssl/core_names.h>
 #include <openssl/err.h>
@@ -128,6 +129,22 @@ static int make_csr(APP *app, const generate_options *o, EVP_PKEY *key, const SU
     return o->csr != NULL ? request_write(app, key, subject, csr) : EX_OK;
 }
 
+static int check_absent(const char *path)
+{
+    if (path == NULL || strcmp(path, "-") == 0 || access(path, F_OK) != 0)
+        return EX_OK;
+    return complain(EX_CANTCREAT, "%s exists already; name a new file", path);
+}
+
+static int write_csr(const char *name, const char *path, BIO *csr)
+{
+    int code = path != NULL ? output_bio(csr, path, 0644) : EX_OK;
+
+    if (code != EX_OK)
+        say("the record is in the keystore; \"" PROGRAM " csr %s\" writes its request", name);
+    return code;
+}
+
 /* All that can fail is done before the record is added; only writing the request comes after. */
 static int generate_record(APP *app, const generate_options *o, const char *name)
 {
@@ -139,6 +156,7 @@ static int generate_record(APP *app, const generate_options *o, const char *name
 
     if (csr == NULL)
         return complain_memory();
+    DO(check_absent(o->csr));
     if (o->csr != NULL || o->days != 0)
         DO(make_subject(o, name, &subject));
     DO(app_open(app, TPKS_WRITE));
@@ -148,7 +166,7 @@ static int generate_record(APP *app, const generate_options *o, const char *name
     DO(key_to_secret(key, &secret));
     DO(complain_result(
         tpks_add(app->ks, name, secret, certs, policy_of(&o->policy, TPKS_MAY_SIGN), NULL)));
-    return o->csr != NULL ? output_bio(csr, o->csr, 0644) : EX_OK;
+    return write_csr(name, o->csr, csr);
 }
 
 int command_generate(APP *app, int argc, char **argv)

@@ -76,25 +76,49 @@ static void print_status(const tpks_status_info *info, tpks_result unlocked)
     output_fact("anchor", info->anchor_known ? "known on this host" : "none on this host");
 }
 
+/* A program that reads JSON gets some even when the keystore does not open. */
+static int open_for_status(APP *app, bool json)
+{
+    tpks_options options = app_options(app, TPKS_LOAD);
+    tpks_result result = tpks_open(&options, &app->ks);
+    struct json_object *object;
+
+    if (result != TPKS_OK && json) {
+        object = json_object_new_object();
+        json_add_text(object, "state", tpks_result_name(result));
+        json_add_text(object, "reason", tpks_error_text());
+        output_json(object);
+    }
+    return complain_result(result);
+}
+
+static int print(APP *app, tpks_result unlocked, const char *reason, bool json)
+{
+    tpks_status_info info;
+
+    DO(complain_result(tpks_status(app->ks, &info)));
+    if (json)
+        return output_json(status_json(&info, unlocked, reason));
+    print_status(&info, unlocked);
+    return EX_OK;
+}
+
 /* The reason is copied: the library's next call replaces its text. */
 static int status(APP *app, bool json)
 {
-    tpks_status_info info;
     tpks_result unlocked;
     char reason[1024] = "";
     int code;
 
     app->never_ask = true;
-    DO(app_open(app, TPKS_LOAD));
+    DO(app_configure(app));
+    DO(open_for_status(app, json));
+    DO(app_unlock_given(app));
     unlocked = tpks_unlock(app->ks);
     if (unlocked != TPKS_OK)
         snprintf(reason, sizeof(reason), "%s", tpks_error_text());
     code = complain_result(unlocked);
-    DO(complain_result(tpks_status(app->ks, &info)));
-    if (json)
-        DO(output_json(status_json(&info, unlocked, reason)));
-    else
-        print_status(&info, unlocked);
+    DO(print(app, unlocked, reason, json));
     return code;
 }
 

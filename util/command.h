@@ -76,6 +76,8 @@ int exit_code_of(tpks_result result);
 int app_configure(APP *app);
 /* Opens the keystore; with --password-file or --password-fd also unlocks it with that password. */
 int app_open(APP *app, tpks_access access);
+/* Unlocks an open keystore with the password that was given, if one was. */
+int app_unlock_given(APP *app);
 /* The options that app_open() opens with, for tpks_create(). */
 tpks_options app_options(APP *app, tpks_access access);
 /* The record of that name; free with tpks_record_free(). */

@@ -4,7 +4,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <libgen.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -73,10 +75,30 @@ static void give_to_group(int fd)
         say("the configuration could not be given to the group " GROUP ": %s", strerror(errno));
 }
 
+/* A fresh host has no /etc/trustpoint yet. Only the last folder of the path is made. */
+static void make_folder_of(const char *path)
+{
+    char *copy = strdup(path);
+
+    if (copy != NULL && mkdir(dirname(copy), 0755) == 0)
+        say("made the folder %s", copy);
+    free(copy);
+}
+
+static int create_file(const char *path)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
+
+    if (fd >= 0 || errno != ENOENT)
+        return fd;
+    make_folder_of(path);
+    return open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
+}
+
 static int write_file(APP *app, const config_values *values)
 {
     const char *path = config_path(app);
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
+    int fd = create_file(path);
     FILE *file = fd >= 0 ? fdopen(fd, "w") : NULL;
     bool written;
 

@@ -174,7 +174,10 @@ static tpks_result add_name(void *arg, const TPKS_RECORD *record)
         return TPKS_NO_MEMORY;
     list->names = names;
     names[list->count] = strdup(tpks_record_name(record));
-    return names[list->count++] != NULL ? TPKS_OK : TPKS_NO_MEMORY;
+    if (names[list->count] == NULL)
+        return TPKS_NO_MEMORY;
+    list->count++;
+    return TPKS_OK;
 }
 
 static const char *const only_if_needed =

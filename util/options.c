@@ -3,6 +3,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,7 +46,8 @@ static int read_number(const option_spec *spec, const char *text)
 
     errno = 0;
     value = strtoul(text, &end, 10);
-    if (errno != 0 || end == text || *end != '\0' || strspn(text, "0123456789") != strlen(text))
+    if (errno != 0 || end == text || *end != '\0' || value > INT_MAX ||
+        strspn(text, "0123456789") != strlen(text))
         return complain(EX_USAGE, "--%s needs a number, not \"%s\"", spec->name, text);
     *(unsigned long *)spec->target = value;
     return EX_OK;

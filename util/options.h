@@ -9,7 +9,7 @@
 typedef enum option_kind {
     OPTION_FLAG,  /* target is a bool */
     OPTION_TEXT,  /* target is a const char *; the value is borrowed from argv */
-    OPTION_NUMBER /* target is an unsigned long: decimal digits only */
+    OPTION_NUMBER /* target is an unsigned long: decimal digits only, at most INT_MAX */
 } option_kind;
 
 typedef struct option_spec {

@@ -426,7 +426,7 @@ START_TEST(passwords_and_recovery_keys_unlock)
                                   .recovery = true,
                                   .cost = {.t = 1, .m_kib = 8192, .p = 1}};
     OK(tpks_create(&options, &params, &recovery));
-    FAILS(TPKS_EXISTS, tpks_create(&options, &params, NULL));
+    FAILS(TPKS_EXISTS, tpks_create(&options, &params, &recovery));
     TPKS *ks = open_as(NULL, TPKS_LOAD);
     FAILS(TPKS_WRONG_SECRET, tpks_unlock_with(ks, wrong));
     OK(tpks_unlock_with(ks, password));
@@ -976,24 +976,24 @@ END_TEST
 
 /* ---- changes that fail half-way ---- */
 
-static void set_serial(X509 *cert, size_t bytes, bool negative)
+static void set_serial(X509 *cert, size_t size, bool negative)
 {
     unsigned char number[80];
 
     memset(number, 0x5a, sizeof(number));
-    BIGNUM *serial = BN_bin2bn(number, (int)bytes, NULL);
+    BIGNUM *serial = BN_bin2bn(number, (int)size, NULL);
     BN_set_negative(serial, negative);
     ck_assert_ptr_nonnull(BN_to_ASN1_INTEGER(serial, X509_get_serialNumber(cert)));
     BN_free(serial);
 }
 
-static tpks_result add_with_serial(TPKS *ks, const char *name, size_t bytes, bool negative)
+static tpks_result add_with_serial(TPKS *ks, const char *name, size_t size, bool negative)
 {
     EVP_PKEY *key = make_key("ED25519");
     TPKS_SECRET *pkcs8 = pkcs8_of(key);
     STACK_OF(X509) *certs = self_signed(key, name, 1);
 
-    set_serial(sk_X509_value(certs, 0), bytes, negative);
+    set_serial(sk_X509_value(certs, 0), size, negative);
     ck_assert_int_gt(X509_sign(sk_X509_value(certs, 0), key, NULL), 0);
     tpks_result result = tpks_add(ks, name, pkcs8, certs, TPKS_MAY_SIGN, NULL);
     free_certs(certs);
@@ -1168,6 +1168,12 @@ START_TEST(rsa_keys_of_other_makers_are_taken)
 }
 END_TEST
 
+/* Curves of key agreement (RFC 2409) whose base point has no usable order. */
+static bool cannot_sign(int curve)
+{
+    return curve == NID_ipsec3 || curve == NID_ipsec4;
+}
+
 START_TEST(ec_keys_on_every_curve_are_taken)
 {
     create(NULL);
@@ -1180,7 +1186,7 @@ START_TEST(ec_keys_on_every_curve_are_taken)
         EVP_PKEY *key = EVP_PKEY_Q_keygen(NULL, NULL, "EC", name);
         EVP_PKEY *other = EVP_PKEY_Q_keygen(NULL, NULL, "EC", name);
         EVP_PKEY *third = EVP_PKEY_Q_keygen(NULL, NULL, "EC", name);
-        if (curves[i].nid == NID_sm2 || key == NULL) {
+        if (curves[i].nid == NID_sm2 || cannot_sign(curves[i].nid) || key == NULL) {
             EVP_PKEY_free(key);
             EVP_PKEY_free(other);
             EVP_PKEY_free(third);
@@ -1238,7 +1244,9 @@ START_TEST(the_opened_key_must_have_the_public_half)
     /* As faulty software that has the DEK could leave it. */
     OK(tpks_unlock(ks));
     OK(record_seal(NULL, web, ks->dek, other));
-    FAILS(TPKS_TAMPERED, tpks_load_key(ks, web, &again));
+    OK(tpks_load_key(ks, web, &again));
+    FAILS(TPKS_TAMPERED, record_check_key(NULL, web, again));
+    tpks_secret_free(again);
     tpks_secret_free(other);
     tpks_record_free(web);
     EVP_PKEY_free(key);
@@ -1274,18 +1282,25 @@ END_TEST
 
 /* ---- handles that are kept ---- */
 
-static TPKS_CONFIG *keeping_config(void)
+static TPKS_CONFIG *keeping_config_that_allows(const char *names)
 {
     TPKS_CONFIG *keeping = NULL;
     FILE *file = fopen(path_of("keeping.cnf"), "w");
 
     ck_assert_ptr_nonnull(file);
-    fprintf(file, "[keystore]\nstore = sqlite:%s/a.db\nstate = %s/state\nhsm-session = process\n",
-            folder, folder);
+    fprintf(file,
+            "[keystore]\nstore = sqlite:%s/a.db\nstate = %s/state\nhsm-session = process\n"
+            "allow = %s\n",
+            folder, folder, names);
     fchmod(fileno(file), 0644);
     fclose(file);
     OK(tpks_config_load(path_of("keeping.cnf"), &keeping));
     return keeping;
+}
+
+static TPKS_CONFIG *keeping_config(void)
+{
+    return keeping_config_that_allows("*");
 }
 
 /* Opens, loads "web" and closes; says whether the handle had been kept unlocked. */
@@ -1309,18 +1324,21 @@ static bool load_kept(const TPKS_CONFIG *keeping, tpks_result wanted)
     return kept;
 }
 
-START_TEST(reloaded_configurations_do_not_fill_the_cache)
+START_TEST(a_reloaded_configuration_counts_by_what_it_says)
 {
-    TPKS_CONFIG *keeping[12];
+    TPKS_CONFIG *first = keeping_config();
+    TPKS_CONFIG *same = keeping_config();
+    TPKS_CONFIG *other = keeping_config_that_allows("web");
 
     keystore_with("web", "EC");
-    for (int i = 0; i < 12; i++) {
-        keeping[i] = keeping_config();
-        ck_assert(!load_kept(keeping[i], TPKS_OK));
-        ck_assert(load_kept(keeping[i], TPKS_OK));
-    }
-    for (int i = 0; i < 12; i++)
-        tpks_config_free(keeping[i]);
+    ck_assert(!load_kept(first, TPKS_OK));
+    ck_assert(load_kept(same, TPKS_OK));
+    ck_assert(!load_kept(other, TPKS_OK));
+    ck_assert(load_kept(other, TPKS_OK));
+    ck_assert(!load_kept(first, TPKS_OK));
+    tpks_config_free(first);
+    tpks_config_free(same);
+    tpks_config_free(other);
 }
 END_TEST
 
@@ -1403,7 +1421,7 @@ int main(void)
     tcase_add_test(tests, attributes_of_a_pkcs8_key_are_kept);
     tcase_add_test(tests, the_opened_key_must_have_the_public_half);
     tcase_add_test(tests, a_recovery_key_that_nobody_gets_is_not_made);
-    tcase_add_test(tests, reloaded_configurations_do_not_fill_the_cache);
+    tcase_add_test(tests, a_reloaded_configuration_counts_by_what_it_says);
     tcase_add_test(tests, a_kept_handle_sees_the_database_of_today);
     tcase_add_test(tests, a_fork_inherits_no_kept_handle);
     suite_add_tcase(suite, tests);

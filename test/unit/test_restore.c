@@ -246,7 +246,7 @@ static void lose_kek(void)
     active_slot("hsm-aes", id, cka_id);
     pid_t pid = fork();
     if (pid == 0) {
-        hsm_options options = {.token_uri = token_uri, .state_dir = scratch(), .write = true};
+        hsm_options options = {.token_uri = token_uri, .lock_dir = scratch(), .write = true};
         HSM *hsm = NULL;
         _exit(hsm_open(&options, &hsm) != TPKS_OK || hsm_destroy_kek(hsm, cka_id) != TPKS_OK);
     }
@@ -343,7 +343,7 @@ START_TEST(a_foreign_kek_is_neither_used_nor_destroyed)
     lose_kek();
     pid_t pid = fork();
     if (pid == 0) {
-        hsm_options writing = {.token_uri = token_uri, .state_dir = scratch(), .write = true};
+        hsm_options writing = {.token_uri = token_uri, .lock_dir = scratch(), .write = true};
         HSM *hsm = NULL;
         TPKS_SECRET *other = tpks_secret_new(DEK_SIZE);
         wrap_algorithm algorithm;
@@ -361,7 +361,7 @@ START_TEST(a_foreign_kek_is_neither_used_nor_destroyed)
     ck_assert_int_eq(report.found, TPKS_KEK_FOREIGN);
     ck_assert(report.restored);
     expect_ok(load_elsewhere());
-    hsm_options reading = {.token_uri = token_uri, .state_dir = scratch()};
+    hsm_options reading = {.token_uri = token_uri, .lock_dir = scratch()};
     HSM *hsm = NULL;
     expect_ok(hsm_open(&reading, &hsm));
     expect_ok(hsm_find_kek(hsm, cka_id));
@@ -470,7 +470,7 @@ START_TEST(a_kek_is_rotated_and_its_predecessor_destroyed)
 {
     TPKS *ks = open_for(TPKS_WRITE);
     unsigned char old[TPKS_ID_SIZE], old_cka[CKA_ID_SIZE], new_id[TPKS_ID_SIZE];
-    hsm_options reading = {.token_uri = token_uri, .state_dir = scratch()};
+    hsm_options reading = {.token_uri = token_uri, .lock_dir = scratch()};
     HSM *hsm = NULL;
 
     active_slot("hsm-aes", old, old_cka);

@@ -322,6 +322,23 @@ START_TEST(test_create_without_commit_leaves_nothing)
 }
 END_TEST
 
+START_TEST(test_create_goes_on_with_what_a_killed_one_left)
+{
+    ck_assert_int_eq(close(open(path, O_WRONLY | O_CREAT, 0640)), 0);
+    tpks_db *db = open_ok(path, TPKS_DB_CREATE);
+    ck_fails(try_open(path, TPKS_DB_CREATE), TPKS_EXISTS, path);
+    ck_ok(be->begin(db, true));
+    ck_ok(be->mark(db, 1));
+    ck_ok(be->commit(db));
+    be->close(db);
+    ck_ok(try_open(path, TPKS_DB_READ));
+    ck_fails(try_open(path, TPKS_DB_CREATE), TPKS_EXISTS, path);
+    /* A file with content is nobody's leftover, whatever the content. */
+    raw(other, "PRAGMA user_version=1");
+    ck_fails(try_open(other, TPKS_DB_CREATE), TPKS_EXISTS, other);
+}
+END_TEST
+
 START_TEST(test_create_does_not_remove_the_file_of_others)
 {
     tpks_db *db = open_ok(path, TPKS_DB_CREATE);
@@ -1177,6 +1194,7 @@ static Suite *make_suite(void)
         test_create_and_identity,
         test_create_refuses_what_is_there,
         test_create_without_commit_leaves_nothing,
+        test_create_goes_on_with_what_a_killed_one_left,
         test_create_does_not_remove_the_file_of_others,
         test_missing,
         test_bad_location,

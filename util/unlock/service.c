@@ -1,0 +1,411 @@
+/*
+ * service.c - the waiting unlock service: one loop, the HSM looked at again and again, passwords
+ * tried one after the other as the sources offer them
+ */
+#include "service.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "notify.h"
+#include "secrets.h"
+
+#define LOOK_EVERY 5       /* seconds */
+#define PATIENCE 30        /* seconds for token, HSM or database that may still come up */
+#define TRY_LIMIT 120      /* seconds for one password: Argon2, a new KEK, another's lock */
+#define EXTEND_BY 30       /* seconds of start time asked for with every look */
+#define UNATTENDED_TRIES 5 /* when something passing stood in the way */
+
+typedef struct offer {
+    TPKS_SECRET *secret; /* NULL: what the unattended sources have */
+    answer_fn *answer;
+    void *arg;
+    struct offer *next;
+} offer;
+
+struct service {
+    APP *app;
+    const service_options *options;
+    struct event_base *base;
+    struct event *look_timer, *end_timer, *term, *interrupt;
+    sources from;
+    WORK *work;
+    offer *queue;         /* the first one may be being tried */
+    bool opened;          /* the sources that wait were started */
+    unsigned unattended;  /* how often the others were tried */
+    bool unattended_done; /* they have given their answer */
+    unsigned waiting;     /* how many sources wait for a human */
+    TPKS_SECRET *given;   /* with --password-file or --password-fd */
+    time_t started;
+    char state_file[256];
+    ASKER *terminal, *agent;
+    SOCKET_SOURCE *socket;
+    unlock_state state;
+    bool ended;
+    int code;
+};
+
+struct event_base *service_base(const SERVICE *service)
+{
+    return service->base;
+}
+
+/* ---- telling ---- */
+
+static void tell(SERVICE *service, bool changed)
+{
+    const unlock_state *state = &service->state;
+    char line[REPORT_TEXT + 64];
+
+    snprintf(line, sizeof(line), "%s%s",
+             state_is_pending(state->result) && service->opened
+                 ? "waiting for the backup password: "
+                 : "",
+             state->result == TPKS_OK ? "the keystore can be unlocked" : state->text);
+    notify_status(state->result == TPKS_OK, state->result == TPKS_OK ? 0 : EXTEND_BY, line);
+    if (!changed)
+        return;
+    say("%s", line);
+    if (*service->state_file != '\0')
+        (void)state_write(state, service->state_file); /* said; the keys matter more */
+}
+
+static void end(SERVICE *service, int code)
+{
+    if (service->ended)
+        return;
+    service->ended = true;
+    service->code = code;
+    event_base_loopexit(service->base, NULL);
+}
+
+static void give_up(SERVICE *service, int code, const char *why)
+{
+    end(service, complain(code, "%s: %s", why, service->state.text));
+}
+
+/* ---- work, one thing at a time ---- */
+
+static void on_looked(void *arg, const work_report *report);
+static void on_tried(void *arg, const work_report *report);
+
+static void start_work(SERVICE *service, const work_order *order, work_done_fn *done)
+{
+    service->work = work_start(service->base, service->app, order, done, service);
+    if (service->work == NULL)
+        end(service, EX_OSERR);
+}
+
+static void next_look(SERVICE *service)
+{
+    const struct timeval later = {LOOK_EVERY, 0};
+
+    if (!service->ended)
+        event_add(service->look_timer, &later);
+}
+
+static void look(SERVICE *service)
+{
+    const work_order order = {.limit = service->options->hsm_timeout};
+
+    if (service->work == NULL && !service->ended)
+        start_work(service, &order, on_looked);
+}
+
+static void try_next(SERVICE *service)
+{
+    work_order order = {.restore = true, .limit = TRY_LIMIT};
+
+    if (service->queue == NULL || service->work != NULL || service->ended)
+        return;
+    order.secret = service->queue->secret;
+    event_del(service->look_timer);
+    start_work(service, &order, on_tried);
+    tpks_secret_free(service->queue->secret); /* the child has it */
+    service->queue->secret = NULL;
+}
+
+static void enqueue(SERVICE *service, TPKS_SECRET *secret, answer_fn *answer, void *arg)
+{
+    offer *one = calloc(1, sizeof(*one));
+    offer **last = &service->queue;
+
+    if (one == NULL) {
+        tpks_secret_free(secret);
+        end(service, complain_memory());
+        return;
+    }
+    *one = (offer){.secret = secret, .answer = answer, .arg = arg};
+    while (*last != NULL)
+        last = &(*last)->next;
+    *last = one;
+    try_next(service);
+}
+
+void service_offer(SERVICE *service, TPKS_SECRET *secret, answer_fn *answer, void *arg)
+{
+    enqueue(service, secret, answer, arg);
+}
+
+/* ---- the sources ---- */
+
+static void nobody_left(SERVICE *service)
+{
+    if (service->waiting == 0 && service->queue == NULL && state_is_pending(service->state.result))
+        give_up(service, exit_code_of(service->state.result),
+                "no source of the directive `restore` waits for a password (name ask-password or "
+                "socket there, or run trustpoint-keystore restore)");
+}
+
+void service_source_ended(SERVICE *service)
+{
+    service->waiting--;
+    nobody_left(service);
+}
+
+static void open_sources(SERVICE *service, const work_report *report)
+{
+    const sources *from = &service->from;
+
+    if (service->opened || service->options->timeout == 0)
+        return;
+    service->opened = true;
+    if (from->socket)
+        service->socket = socket_source_start(service, service->options->socket);
+    if (from->ask_password)
+        service->agent = asker_start(service, ASK_AGENT, report->id, report->label);
+    if (from->terminal)
+        service->terminal = asker_start(service, ASK_TERMINAL, report->id, report->label);
+    service->waiting =
+        (service->socket != NULL) + (service->agent != NULL) + (service->terminal != NULL);
+}
+
+/* What became of the unattended sources' password. */
+static void on_unattended(void *arg, tpks_result result, const char *text)
+{
+    SERVICE *service = arg;
+    bool passing = state_is_pending(result) || state_may_pass(result);
+
+    say("%s", text);
+    service->unattended_done = !passing || service->unattended >= UNATTENDED_TRIES;
+    if (!passing && (service->options->timeout == 0 || !sources_wait(&service->from)))
+        end(service, exit_code_of(result));
+}
+
+/* A key that is not ours may be somebody's mistake: only a human replaces it. */
+static bool may_try_unattended(const SERVICE *service)
+{
+    return !service->unattended_done && service->state.result != TPKS_KEK_FOREIGN &&
+           (service->from.unattended || service->given != NULL);
+}
+
+static void try_unattended(SERVICE *service)
+{
+    TPKS_SECRET *secret = NULL; /* the library reads its own sources */
+
+    service->unattended++;
+    if (service->given != NULL)
+        secret =
+            tpks_secret_copy(tpks_secret_data(service->given), tpks_secret_size(service->given));
+    if (service->given != NULL && secret == NULL)
+        end(service, complain_memory());
+    else
+        enqueue(service, secret, on_unattended, service);
+}
+
+/* ---- what a look found ---- */
+
+static void pending(SERVICE *service, const work_report *report)
+{
+    if (may_try_unattended(service)) {
+        try_unattended(service);
+        return;
+    }
+    if (!service->opened) {
+        open_sources(service, report);
+        tell(service, true);
+    }
+    nobody_left(service);
+}
+
+/* Token, HSM or database may come up later than we do. */
+static void unavailable(SERVICE *service)
+{
+    if (service->waiting == 0 && time(NULL) - service->started >= PATIENCE)
+        give_up(service, exit_code_of(service->state.result), "waited long enough");
+}
+
+static void take(SERVICE *service, const work_report *report)
+{
+    if (report->has_id && *service->state_file == '\0')
+        state_default_path(report->id, service->state_file, sizeof(service->state_file));
+    tell(service, state_take(&service->state, report));
+}
+
+static void on_looked(void *arg, const work_report *report)
+{
+    SERVICE *service = arg;
+
+    service->work = NULL;
+    take(service, report);
+    if (report->result == TPKS_OK)
+        end(service, EX_OK);
+    else if (state_is_pending(report->result))
+        pending(service, report);
+    else if (state_may_pass(report->result) && service->options->timeout > 0)
+        unavailable(service);
+    else
+        end(service, exit_code_of(report->result));
+    try_next(service);
+    if (service->work == NULL)
+        next_look(service);
+}
+
+/*
+ * May another password do better? A PIN that was refused is TPKS_WRONG_SECRET too, but then it was
+ * found so before any password was used, and must not be tried again.
+ */
+static bool is_final(const work_report *report)
+{
+    bool of_password = report->result == TPKS_WRONG_SECRET ||
+                       report->result == TPKS_NOT_PERMITTED || report->result == TPKS_BAD_INPUT;
+
+    return !state_is_pending(report->result) && !state_may_pass(report->result) &&
+           !(of_password && state_is_pending(report->found));
+}
+
+static const char *outcome(const work_report *report)
+{
+    if (report->result != TPKS_OK)
+        return report->text;
+    return report->restored ? "the KEK is restored; the keystore can be unlocked"
+                            : "nothing was missing any more; the keystore can be unlocked";
+}
+
+static void on_tried(void *arg, const work_report *report)
+{
+    SERVICE *service = arg;
+    offer *one = service->queue;
+
+    service->work = NULL;
+    service->queue = one->next;
+    one->answer(one->arg, report->result, outcome(report));
+    free(one);
+    if (report->result == TPKS_OK || is_final(report)) {
+        take(service, report);
+        end(service, exit_code_of(report->result));
+    }
+    try_next(service);
+    if (service->work == NULL)
+        look(service);
+}
+
+/* ---- the loop ---- */
+
+static void on_look_timer(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    look(arg);
+}
+
+static void on_end_timer(evutil_socket_t fd, short what, void *arg)
+{
+    SERVICE *service = arg;
+
+    (void)fd;
+    (void)what;
+    if (state_is_pending(service->state.result))
+        give_up(service, EX_TEMPFAIL, "no password came in time");
+    else
+        give_up(service, EX_UNAVAILABLE, "the time is over");
+}
+
+static void on_signal(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    end(arg, complain(EX_TEMPFAIL, "ended by a signal before the keystore could be unlocked"));
+}
+
+static bool watch(SERVICE *service)
+{
+    const struct timeval end_after = {(time_t)service->options->timeout, 0};
+    const unsigned long timeout = service->options->timeout;
+
+    service->look_timer = event_new(service->base, -1, 0, on_look_timer, service);
+    service->end_timer = event_new(service->base, -1, 0, on_end_timer, service);
+    service->term = evsignal_new(service->base, SIGTERM, on_signal, service);
+    service->interrupt = evsignal_new(service->base, SIGINT, on_signal, service);
+    return service->look_timer != NULL && service->end_timer != NULL && service->term != NULL &&
+           service->interrupt != NULL && event_add(service->term, NULL) == 0 &&
+           event_add(service->interrupt, NULL) == 0 &&
+           (timeout == NO_LIMIT || timeout == 0 || event_add(service->end_timer, &end_after) == 0);
+}
+
+static void say_how(SERVICE *service)
+{
+    const char **how = service->state.how;
+
+    if (service->from.ask_password)
+        *how++ = "systemd-tty-ask-password-agent";
+    if (service->from.socket)
+        *how++ = "trustpoint-keystore unlock";
+    *how = "trustpoint-keystore restore";
+}
+
+static void stop_queue(SERVICE *service)
+{
+    while (service->queue != NULL) {
+        offer *one = service->queue;
+
+        service->queue = one->next;
+        if (service->code == EX_OK)
+            one->answer(one->arg, TPKS_OK, "the keystore can be unlocked again");
+        tpks_secret_free(one->secret);
+        free(one);
+    }
+}
+
+static void free_event(struct event *event)
+{
+    if (event != NULL)
+        event_free(event);
+}
+
+static void stop(SERVICE *service)
+{
+    work_stop(service->work);
+    stop_queue(service);
+    asker_stop(service->terminal);
+    asker_stop(service->agent);
+    socket_source_stop(service->socket);
+    tpks_secret_free(service->given);
+    free_event(service->look_timer);
+    free_event(service->end_timer);
+    free_event(service->term);
+    free_event(service->interrupt);
+    event_base_free(service->base);
+}
+
+int service_run(APP *app, const service_options *options)
+{
+    SERVICE service = {.app = app, .options = options, .started = time(NULL)};
+
+    if (secrets_given(app))
+        DO(secrets_read_given(app, &service.given));
+    service.from = sources_of(app);
+    say_how(&service);
+    if (options->state_file != NULL)
+        snprintf(service.state_file, sizeof(service.state_file), "%s", options->state_file);
+    service.base = event_base_new();
+    if (service.base == NULL || !watch(&service))
+        return complain_memory();
+    look(&service);
+    if (!service.ended)
+        event_base_dispatch(service.base);
+    stop(&service);
+    return service.code;
+}
