@@ -20,13 +20,27 @@ static void close_database(database *d)
 
 #define DATABASE __attribute__((cleanup(close_database))) database
 
+/* The `store` value of a file; the plugin takes absolute paths only. */
+static tpks_result store_of(const char *path, char store[PATH_SIZE])
+{
+    char folder[PATH_SIZE] = "";
+
+    if (*path != '/' && getcwd(folder, sizeof(folder)) == NULL)
+        return fail(TPKS_BAD_INPUT,
+                    "the present folder is not there any more: give an absolute path");
+    if (snprintf(store, PATH_SIZE, "sqlite:%s%s%s", folder, *folder == '\0' ? "" : "/", path) >=
+        PATH_SIZE)
+        return fail(TPKS_BAD_INPUT, "the path is too long");
+    return TPKS_OK;
+}
+
 static tpks_result copy_to(const TPKS *ks, const char *path)
 {
     DATABASE d = {0};
-    char store[PATH_SIZE + 8];
+    char store[PATH_SIZE];
     const char *location = NULL;
 
-    snprintf(store, sizeof(store), "sqlite:%s", path);
+    TRY(store_of(path, store));
     TRY(backend_find(store, &d.backend, &location));
     TRY(d.backend->open(location, TPKS_DB_CREATE, &d.db));
     TRY(d.backend->begin(d.db, true));
@@ -112,11 +126,11 @@ static tpks_result write_back(TPKS *ks, const database *target, uint64_t newest)
 /* Takes the backup's database in hand in place of the configured one, locked. */
 static tpks_result open_backup(const tpks_options *options, const char *path, TPKS **out)
 {
-    char store[PATH_SIZE + 8];
+    char store[PATH_SIZE];
     const char *location = NULL;
     TPKS *ks = NULL;
 
-    snprintf(store, sizeof(store), "sqlite:%s", path);
+    TRY(store_of(path, store));
     TRY(keystore_new(options, &ks));
     *out = ks; /* the caller frees it from here on */
     TRY(backend_find(store, &ks->d.backend, &location));

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "config_write.h"
+#include "new_password.h"
 #include "options.h"
 #include "output.h"
 #include "secrets.h"
@@ -27,10 +28,6 @@ static int check_ways_back(const APP *app, const init_options *options)
     if (options->no_recovery && (options->recovery || secrets_given(app)))
         return complain(EX_USAGE, "--no-recovery means no way back at all; leave it out, or leave "
                                   "out --recovery and the password");
-    if ((options->kdf_memory == 0) != (options->kdf_passes == 0))
-        return complain(EX_USAGE, "--kdf-memory and --kdf-passes belong together");
-    if (options->kdf_memory > 1024 || options->kdf_passes > 32)
-        return complain(EX_USAGE, "--kdf-memory can be at most 1024 MiB and --kdf-passes 32");
     return EX_OK;
 }
 
@@ -58,15 +55,6 @@ static int get_password(const APP *app, const init_options *options, TPKS_SECRET
 
 /* ---- the recovery key ---------------------------------------------------------------------------
  */
-
-static int print_recovery_key(const TPKS_SECRET *key)
-{
-    if (fwrite(tpks_secret_data_const(key), 1, tpks_secret_size(key), stdout) <
-            tpks_secret_size(key) ||
-        putchar('\n') == EOF)
-        return complain(EX_OSERR, "cannot print the recovery key: %s", strerror(errno));
-    return output_finish();
-}
 
 /* What was typed is proven by opening the new keystore with it. */
 static bool opens(APP *app, const TPKS_SECRET *typed)
@@ -100,9 +88,7 @@ static int hand_out_recovery_key(APP *app, const TPKS_SECRET *key)
 {
     if (key == NULL)
         return EX_OK;
-    DO(print_recovery_key(key));
-    say("the line above is the recovery key: it is shown only this once and opens the keystore "
-        "without the HSM; keep it offline");
+    DO(recovery_key_print(key));
     if (isatty(STDOUT_FILENO) && secrets_have_terminal())
         return confirm_recovery_key(app);
     return EX_OK;
@@ -157,12 +143,9 @@ static int create(APP *app, const init_options *options, bool wrote_config)
     };
 
     DO(check_absent(app));
+    DO(kdf_cost_of(options->kdf_memory, options->kdf_passes, &params.cost));
     DO(get_password(app, options, &password));
     params.password = password;
-    if (options->kdf_passes != 0)
-        params.cost = (tpks_kdf_cost){.t = (uint32_t)options->kdf_passes,
-                                      .m_kib = (uint32_t)options->kdf_memory * 1024,
-                                      .p = 1};
     DO(complain_result(tpks_create(&open_options, &params, &recovery_key)));
     report(app, options, password != NULL, wrote_config);
     return hand_out_recovery_key(app, recovery_key);

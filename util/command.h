@@ -38,8 +38,9 @@ typedef struct app {
 typedef int command_fn(APP *app, int argc, char **argv);
 
 command_fn command_backup, command_cert, command_csr, command_delete, command_doctor,
-    command_export, command_generate, command_import, command_init, command_list, command_policy,
-    command_rename, command_set_cert, command_show, command_slots, command_status, command_stub,
+    command_export, command_generate, command_header, command_import, command_init, command_list,
+    command_password, command_policy, command_rename, command_restore, command_rotate_kek,
+    command_set_cert, command_show, command_slot, command_slots, command_status, command_stub,
     command_verify;
 
 /* Prints the commands that there are. */

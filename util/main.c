@@ -38,6 +38,11 @@ static const command commands[] = {
     {"status", command_status, "say how the keystore is"},
     {"doctor", command_doctor, "look for what is wrong with this host's set-up"},
     {"slots", command_slots, "list what can unlock the keystore"},
+    {"slot", command_slot, "add, remove or test what unlocks the keystore"},
+    {"password", command_password, "change the backup password"},
+    {"restore", command_restore, "make a new KEK after the HSM has lost the old one"},
+    {"rotate-kek", command_rotate_kek, "make a new KEK on the same token"},
+    {"header", command_header, "copy header and slots, or put a copy back"},
 };
 #define COMMANDS (sizeof(commands) / sizeof(*commands))
 

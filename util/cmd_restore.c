@@ -1,0 +1,106 @@
+/*
+ * cmd_restore.c - trustpoint-keystore restore: a new KEK after the HSM has lost the old one
+ */
+#include <string.h>
+
+#include "options.h"
+#include "output.h"
+#include "secrets.h"
+
+typedef struct restore_options {
+    const char *token;
+    const char *so_pin_source;
+    bool init_token, dry_run, json;
+} restore_options;
+
+static int check(const restore_options *o)
+{
+    if (o->init_token != (o->so_pin_source != NULL))
+        return complain(EX_USAGE, "--init-token and --so-pin-source file:PATH belong together");
+    if (o->so_pin_source != NULL && strncmp(o->so_pin_source, "file:", 5) != 0)
+        return complain(EX_USAGE, "--so-pin-source takes file:PATH");
+    return EX_OK;
+}
+
+static int show_json(const tpks_restore_report *report)
+{
+    struct json_object *object = json_object_new_object();
+
+    json_add_text(object, "found",
+                  report->found == TPKS_OK ? "unlocked" : tpks_result_name(report->found));
+    json_add_text(object, "why", report->why);
+    json_add_bool(object, "restored", report->restored);
+    return output_json(object);
+}
+
+static void show_text(const restore_options *o, const tpks_restore_report *report)
+{
+    if (report->found == TPKS_OK)
+        say("nothing to restore: the KEK is on the token and opens the DEK");
+    else if (o->dry_run)
+        say("%s (%s); a restore would ask for the backup password, make a new KEK on the token and "
+            "renew its slot",
+            report->why, tpks_result_name(report->found));
+    else if (report->restored)
+        say("restored: the token has a new KEK; programs that load keys need no password");
+}
+
+static int report_on(const restore_options *o, tpks_result result,
+                     const tpks_restore_report *report)
+{
+    if (result != TPKS_OK)
+        return complain_result(result);
+    if (o->json)
+        return show_json(report);
+    show_text(o, report);
+    return EX_OK;
+}
+
+static int restore(APP *app, const restore_options *o)
+{
+    AUTO(secret) TPKS_SECRET *password = NULL;
+    AUTO(secret) TPKS_SECRET *so_pin = NULL;
+    tpks_restore_report report;
+
+    DO(check(o));
+    DO(app_configure(app));
+    if (secrets_given(app))
+        DO(secrets_read_given(app, &password));
+    if (o->so_pin_source != NULL)
+        DO(secrets_read(o->so_pin_source + strlen("file:"), NO_FD, &so_pin));
+    tpks_options options = app_options(app, TPKS_WRITE);
+    tpks_restore_params params = {
+        .secret = password, .token_uri = o->token, .so_pin = so_pin, .dry_run = o->dry_run};
+    tpks_result result = tpks_restore(&options, &params, &report);
+    DO(report_on(o, result, &report));
+    if (o->token != NULL && report.restored)
+        say("now let the configuration say: token = %s", o->token);
+    return EX_OK;
+}
+
+int command_restore(APP *app, int argc, char **argv)
+{
+    restore_options o = {.token = NULL};
+    const option_spec specs[] = {
+        {"token", OPTION_TEXT, &o.token, "pkcs11:...", "onto this token, not the configured one"},
+        {"init-token", OPTION_FLAG, &o.init_token, NULL,
+         "initialise a blank token when the named one is not there"},
+        {"so-pin-source", OPTION_TEXT, &o.so_pin_source, "file:PATH", "SO PIN for --init-token"},
+        {"dry-run", OPTION_FLAG, &o.dry_run, NULL, "only say what would be done"},
+        {"json", OPTION_FLAG, &o.json, NULL, "a JSON object"},
+        {NULL, OPTION_FLAG, NULL, NULL, NULL},
+    };
+    const command_usage usage = {
+        "restore",
+        "",
+        "Makes a new KEK when the HSM has lost the old one; needs the backup password or the "
+        "recovery key.",
+        specs,
+        0,
+        0};
+    char **arguments;
+    int count;
+
+    DO(options_parse(app, &usage, argc, argv, &arguments, &count));
+    return restore(app, &o);
+}

@@ -1,0 +1,45 @@
+/*
+ * new_password.c - taking a new password, handing out a recovery key
+ */
+#include "new_password.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "output.h"
+#include "secrets.h"
+
+int kdf_cost_of(unsigned long memory_mib, unsigned long passes, tpks_kdf_cost *cost)
+{
+    memset(cost, 0, sizeof(*cost));
+    if ((memory_mib == 0) != (passes == 0))
+        return complain(EX_USAGE, "--kdf-memory and --kdf-passes belong together");
+    if (memory_mib > 1024 || passes > 32)
+        return complain(EX_USAGE, "--kdf-memory can be at most 1024 MiB and --kdf-passes 32");
+    if (passes != 0)
+        *cost =
+            (tpks_kdf_cost){.t = (uint32_t)passes, .m_kib = (uint32_t)memory_mib * 1024, .p = 1};
+    return EX_OK;
+}
+
+int new_password_get(const new_password *options, TPKS_SECRET **out, tpks_kdf_cost *cost)
+{
+    DO(kdf_cost_of(options->kdf_memory, options->kdf_passes, cost));
+    if (options->file == NULL && options->fd == NO_FD)
+        return secrets_prompt_new("New backup password: ", false, out);
+    DO(secrets_read(options->file, options->fd, out));
+    return complain_result(tpks_password_check(*out));
+}
+
+int recovery_key_print(const TPKS_SECRET *key)
+{
+    if (fwrite(tpks_secret_data_const(key), 1, tpks_secret_size(key), stdout) <
+            tpks_secret_size(key) ||
+        putchar('\n') == EOF)
+        return complain(EX_OSERR, "cannot print the recovery key: %s", strerror(errno));
+    DO(output_finish());
+    say("the line above is the recovery key: it is shown only this once and opens the keystore "
+        "without the HSM; keep it offline");
+    return EX_OK;
+}
