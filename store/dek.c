@@ -172,10 +172,11 @@ tpks_result dek_prove(DEK *dek, const char *domain, const canonical *about,
     TRY(random_public(dek->libctx, nonce, NONCE_SIZE));
     TRY(dek_seal(dek, domain, about, nonce, zeros, sizeof(zeros), proof));
     /* A proof that does not open would lock everybody out, whichever slot they come from. */
-    if (dek_check(dek, domain, about, nonce, proof) != TPKS_OK)
+    tpks_result result = dek_check(dek, domain, about, nonce, proof);
+    if (result == TPKS_TAMPERED)
         return fail(TPKS_HSM_UNAVAILABLE, "what was sealed with the DEK does not open again: the "
                                           "HSM computes wrongly; nothing was changed");
-    return TPKS_OK;
+    return result;
 }
 
 tpks_result dek_check(DEK *dek, const char *domain, const canonical *about,

@@ -204,6 +204,15 @@ bool slot_is_way_back(const slot_row *slot)
            (slot->kind == SLOT_PASSWORD || slot->kind == SLOT_RECOVERY);
 }
 
+size_t head_ways_back(const head *h)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < h->slot_count; i++)
+        count += slot_is_way_back(&h->slots[i]);
+    return count;
+}
+
 bool slot_is_hsm(const slot_row *slot)
 {
     return slot->kind == SLOT_HSM_AES || slot->kind == SLOT_HSM_RSA_OAEP;

@@ -114,6 +114,11 @@ const dek_row *head_dek(const head *h, const unsigned char id[TPKS_ID_SIZE]);
 const wrap_row *head_wrap(const head *h, const slot_row *slot);
 const char *slot_kind_name(uint64_t kind);
 const char *slot_state_name(uint64_t state);
+/* Each try of a password costs an Argon2id run for each slot: a hostile database must not make it
+ * thousands. */
+#define WAYS_BACK_MAX 32
+/* How many active password and recovery slots there are. */
+size_t head_ways_back(const head *h);
 /* A password or recovery key that works when every HSM is gone. */
 bool slot_is_way_back(const slot_row *slot);
 bool slot_is_hsm(const slot_row *slot);

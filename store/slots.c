@@ -191,6 +191,17 @@ tpks_result tpks_rotate_kek(TPKS *ks, unsigned char id[TPKS_ID_SIZE])
 
 /* ---- passwords and recovery keys ---- */
 
+static tpks_result start_way_back(TPKS *ks, TPKS_SECRET **dek)
+{
+    TRY(start(ks, dek));
+    if (head_ways_back(&ks->head) >= WAYS_BACK_MAX)
+        return fail(TPKS_UNSUPPORTED,
+                    "a keystore has at most %d password and recovery slots: remove "
+                    "one first",
+                    WAYS_BACK_MAX);
+    return TPKS_OK;
+}
+
 tpks_result tpks_slot_add_password(TPKS *ks, const TPKS_SECRET *password, tpks_kdf_cost cost,
                                    unsigned char id[TPKS_ID_SIZE])
 {
@@ -200,7 +211,7 @@ tpks_result tpks_slot_add_password(TPKS *ks, const TPKS_SECRET *password, tpks_k
     slot_change change = {.put = &made};
 
     TRY(tpks_password_check(password));
-    TRY(start(ks, &dek));
+    TRY(start_way_back(ks, &dek));
     TRY(slot_make_password(ks->libctx, &ks->head, password, cost, dek, &made));
     TRY(change_slots(ks, &change, "slot-added"));
     give_id(&made, id);
@@ -216,7 +227,7 @@ tpks_result tpks_slot_add_recovery(TPKS *ks, TPKS_SECRET **recovery_key,
     NEW_SLOT made = {0};
     slot_change change = {.put = &made};
 
-    TRY(start(ks, &dek));
+    TRY(start_way_back(ks, &dek));
     TRY(slot_make_recovery(ks->libctx, &ks->head, dek, &made, &text));
     TRY(change_slots(ks, &change, "slot-added"));
     give_id(&made, id);
@@ -253,15 +264,13 @@ tpks_result tpks_password_change(TPKS *ks, const unsigned char old[TPKS_ID_SIZE]
 /* Would anything still open the DEK when every HSM is gone? */
 static tpks_result check_removable(const TPKS *ks, const slot_row *slot)
 {
-    size_t ways_back = 0, active = 0;
+    size_t active = 0;
 
-    for (size_t i = 0; i < ks->head.slot_count; i++) {
-        ways_back += slot_is_way_back(&ks->head.slots[i]);
+    for (size_t i = 0; i < ks->head.slot_count; i++)
         active += ks->head.slots[i].state == SLOT_ACTIVE;
-    }
     if (slot->kind == SLOT_SOFTWARE)
         return fail(TPKS_UNSUPPORTED, "the slot of a software keystore can't be removed");
-    if (slot_is_way_back(slot) && ways_back == 1)
+    if (slot_is_way_back(slot) && head_ways_back(&ks->head) == 1)
         return fail(TPKS_NOT_PERMITTED,
                     "this is the last password or recovery key: add another one "
                     "first, or every key is lost with the HSM");

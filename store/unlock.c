@@ -151,6 +151,11 @@ tpks_result tpks_unlock_with(TPKS *ks, const TPKS_SECRET *secret)
         fail(TPKS_WRONG_SECRET, "the keystore has no active slot of kind %s", slot_kind_name(kind));
 
     keystore_lock(ks); /* so that success speaks of this secret */
+    if (head_ways_back(&ks->head) > WAYS_BACK_MAX)
+        return fail(TPKS_TAMPERED,
+                    "the keystore has more than %d password and recovery slots: "
+                    "restore the database from a backup",
+                    WAYS_BACK_MAX);
     for (size_t i = 0; i < ks->head.slot_count && ks->dek == NULL; i++) {
         const slot_row *slot = &ks->head.slots[i];
         DEK *dek = NULL;
