@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+"""at_terminal.py - a human at a terminal who types what is in files
+
+    at_terminal.py --prompt TEXT [--answer FILE]... [--then COMMAND] -- COMMAND...
+
+Each time the prompt appears the next file's first line is typed. When no answer is left and the
+prompt appears once more, the shell command of --then runs instead. Prints what the terminal shows
+and, at the end, whether it would show what is typed. The exit code is the command's.
+"""
+import argparse
+import os
+import pty
+import subprocess
+import sys
+import termios
+import time
+
+
+def is_shown(fd):
+    return bool(termios.tcgetattr(fd)[3] & termios.ECHO)
+
+
+def react(fd, answers, then):
+    deadline = time.monotonic() + 60
+    while is_shown(fd) and time.monotonic() < deadline:  # the prompt comes a moment before
+        time.sleep(0.01)
+    if answers:
+        with open(answers.pop(0), "rb") as file:
+            os.write(fd, file.readline().rstrip(b"\n") + b"\n")
+    elif then:
+        subprocess.run(then, shell=True, check=True, stdin=subprocess.DEVNULL)
+
+
+def main():
+    options = argparse.ArgumentParser()
+    options.add_argument("--prompt", required=True)
+    options.add_argument("--answer", action="append", default=[])
+    options.add_argument("--then")
+    options.add_argument("command", nargs="+")
+    given = options.parse_args()
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.execvp(given.command[0], given.command)
+    seen, asked, echo = b"", 0, False
+    while True:
+        try:
+            data = os.read(fd, 4096)
+        except OSError:
+            break
+        if not data:
+            break
+        seen += data
+        # The terminal is still there as long as the command is.
+        while seen.count(given.prompt.encode()) > asked:
+            asked += 1
+            react(fd, given.answer, given.then)
+        echo = is_shown(fd)
+    sys.stdout.write(seen.decode(errors="replace"))
+    print("typing is shown:", "yes" if echo else "no")
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

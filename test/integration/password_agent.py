@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+"""password_agent.py - answers one question of systemd-ask-password, as password agents do
+
+    password_agent.py --id trustpoint:0123… --password-file FILE
+
+Waits for the question whose Id is the given one, prints its Message, sends the password to its
+Socket and ends. The protocol: https://systemd.io/PASSWORD_AGENTS/
+"""
+import argparse
+import configparser
+import glob
+import socket
+import sys
+import time
+
+FOLDER = "/run/systemd/ask-password"
+
+
+def question(identity):
+    """The [Ask] section of the question with this Id, or None."""
+    for path in glob.glob(FOLDER + "/ask.*"):
+        ask = configparser.ConfigParser(interpolation=None)
+        try:
+            with open(path, encoding="utf-8") as file:
+                ask.read_file(file)
+        except (OSError, configparser.Error):
+            continue  # being written, or gone
+        if ask.get("Ask", "Id", fallback="").startswith(identity):
+            return ask["Ask"]
+    return None
+
+
+def main():
+    options = argparse.ArgumentParser()
+    options.add_argument("--id", required=True)
+    options.add_argument("--password-file", required=True)
+    given = options.parse_args()
+    with open(given.password_file, "rb") as file:
+        password = file.read().rstrip(b"\n")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        ask = question(given.id)
+        if ask is not None:
+            print(ask["Message"])
+            agent = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            agent.sendto(b"+" + password, ask["Socket"])
+            return 0
+        time.sleep(0.05)
+    print("nobody asked", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
