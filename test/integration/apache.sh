@@ -9,7 +9,7 @@ set -euo pipefail
 A=$WORK/apache
 mkdir -p "$A/www"
 echo served >"$A/www/index.html"
-apache2 -v | head -n 1
+apache2 -v | sed -n 1p
 
 new_token web
 new_keystore

@@ -313,7 +313,7 @@ ok "the keystore is whole" soft verify
 OPENSSL_CONF=$GOOD
 
 echo "-- PIN"
-SPY=$(find /usr/lib -name 'pkcs11-spy.so' | head -n 1)
+SPY=$(find /usr/lib -name 'pkcs11-spy.so' | sed -n 1p)
 export PKCS11SPY=$SOFTHSM PKCS11SPY_OUTPUT=$PRIVATE/spy
 sed -i "s,module-path=[^&]*,module-path=$SPY," "$CONFIG"
 ok "a spy between us and the token" load trustpoint://web

@@ -5,7 +5,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 VERSION=$(curl --version | sed -n '1s/^curl \([0-9.]*\).*/\1/p')
-curl --version | head -n 1
+curl --version | sed -n 1p
 
 new_token web
 new_keystore

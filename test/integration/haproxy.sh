@@ -7,7 +7,7 @@ set -euo pipefail
 
 H=$WORK/haproxy
 mkdir -p "$H/empty" "$H/certs"
-haproxy -v | head -n 1
+haproxy -v | sed -n 1p
 
 new_token web
 new_keystore

@@ -9,7 +9,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 USER_HOME=$PRIVATE/home
-SOFTOKN=$(dpkg -L libnss3 | grep '/libsoftokn3.so$' | head -n 1)
+SOFTOKN=$(dpkg -L libnss3 | grep '/libsoftokn3.so$' | sed -n 1p)
 echo "NSS $(dpkg-query -W -f='${Version}' libnss3): $SOFTOKN"
 mkdir -p "$USER_HOME/.config/pkcs11/modules" "$PRIVATE/nssdb" "$PRIVATE/state"
 cat >"$USER_HOME/.config/pkcs11/modules/nss.module" <<END

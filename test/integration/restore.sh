@@ -370,7 +370,7 @@ EXAMPLE=$WORK/restore-callback
 build_example() {
     local -a flags
     local library
-    library=$(dirname "$(find "$STAGE" -name libtrustpoint-keystore.so | head -n 1)")
+    library=$(dirname "$(find "$STAGE" -name libtrustpoint-keystore.so | sed -n 1p)")
     read -r -a flags < <(pkg-config --cflags --libs libcrypto)
     "${CC:-cc}" -std=c11 -Wall -Wextra -Werror -g -o "$EXAMPLE" \
         "$ROOT/examples/restore-callback.c" -I"$STAGE/include" -L"$library" \
