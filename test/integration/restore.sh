@@ -32,11 +32,17 @@ token_serial() {
     softhsm2-util --show-slots | awk '/Serial number:/ {serial = $3} /Label: +web/ {print serial}'
 }
 
+# mine ARGUMENTS...: tpk as the user who owns PRIVATE at the moment; AS is empty for root.
+AS=()
+mine() {
+    ${AS[@]+"${AS[@]}"} "$KEYSTORE_COMMAND" --config "$CONFIG" "$@"
+}
+
 # healthy NAME: it can be unlocked, with exactly one active slot of this token.
 healthy() {
-    same "$1: status" unlocked "$(tpk status --json 2>>"$OUT" |
+    same "$1: status" unlocked "$(mine status --json 2>>"$OUT" |
         python3 -c 'import json, sys; print(json.load(sys.stdin)["state"])')"
-    same "$1: one active slot of the token" 1 "$(tpk slots --json 2>>"$OUT" |
+    same "$1: one active slot of the token" 1 "$(mine slots --json 2>>"$OUT" |
         SERIAL=$(token_serial) python3 -c 'import json, os, sys
 print(sum(slot["kind"].startswith("hsm-") and slot["state"] == "active"
           and slot["token_serial"] == os.environ["SERIAL"] for slot in json.load(sys.stdin)))')"
@@ -109,7 +115,6 @@ unchanged "a wrong password at a terminal" typing "$QUESTION" "$WRONG" \
     openssl pkey -in trustpoint://ec -noout
 same "it was asked once" 1 "$(asked "$QUESTION:")"
 missing "openssl without a terminal"
-says "the token is named" web
 python3 "$ROOT/test/integration/at_terminal.py" --prompt "$QUESTION" -- \
     openssl x509 -in trustpoint://ec -noout >"$OUT" 2>&1 || fail "certificate"
 same "a certificate asks for nothing" 0 "$(asked "$QUESTION")"
@@ -304,6 +309,7 @@ postgres_starts() {
     wait_for_line "$PG/log" "ready to accept connections"
 }
 install -m 0600 "$PASSWORD_FILE" "$PRIVATE/postgres.password"
+AS=("${AS_POSTGRES[@]}")
 for way in lose_kek wipe_token; do
     "$way"
     chown -R postgres:postgres "$PRIVATE"
@@ -313,10 +319,11 @@ for way in lose_kek wipe_token; do
     [ "$way" = wipe_token ] || stop "$SERVER" INT
 done
 lose_kek
+chown -R postgres:postgres "$PRIVATE"
 ok "PostgreSQL: reload" psql -AtX -h "$PG" -p "$PGPORT" -U postgres -d postgres \
     -c "select pg_reload_conf()"
 kek_is_back() {
-    quietly tpk status
+    quietly mine status
 }
 wait_for "the restore of the reload" kek_is_back
 healthy "PostgreSQL reload"
@@ -328,6 +335,7 @@ unchanged "PostgreSQL with a wrong password" \
     "${AS_POSTGRES[@]}" timeout 60 "$BIN/postgres" -D "$PG/data"
 says "its log says why" password
 chown -R root:root "$PRIVATE"
+AS=()
 
 # ---- Python ------------------------------------------------------------------------------------
 

@@ -24,12 +24,14 @@ start_page() {
     *) set -- --listen "127.0.0.1:$PORT" "$@" ;;
     esac
     URL=http://127.0.0.1:$PORT/setup-wizard/auto_restore_password/
+    rm -f "$LOG"
     start "$LOG" "$KEYSTORE_COMMAND" --config "$CONFIG" serve-restore "$@"
     PAGE=$PID
     wait_for_line "$LOG" "the restore page is served"
 }
 page_ended() {
     local code=0
+    wait_for "the page's end" not alive "$PAGE" || stop "$PAGE"
     wait "$PAGE" || code=$?
     unset "STARTED[$PAGE]"
     cp "$LOG" "$OUT"

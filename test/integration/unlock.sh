@@ -21,7 +21,7 @@ sources() {
     write_keystore_cnf "restore = $1"
 }
 start_service() {
-    rm -f "$STATE"
+    rm -f "$STATE" "$LOG"
     start "$LOG" "$KEYSTORE_COMMAND" --config "$CONFIG" unlock-service --socket "$SOCKET" \
         --state-file "$STATE" "$@"
     SERVICE=$PID
@@ -29,6 +29,7 @@ start_service() {
 # ended NAME CODE: the service ends with this exit code.
 ended() {
     local code=0
+    wait_for "the service's end" not alive "$SERVICE" || stop "$SERVICE"
     wait "$SERVICE" || code=$?
     unset "STARTED[$SERVICE]"
     cp "$LOG" "$OUT"
@@ -283,6 +284,7 @@ fails "entrypoint: nobody unlocks, 75, the command is not started" 75 "" env \
 ok "it was not" test ! -e "$WORK/started"
 fails "nginx alone does not start" 1 KEK nginx -c "$N/nginx.conf" -t
 export TRUSTPOINT_KEYSTORE_CONF=$CONFIG
+rm -f "$LOG"
 start "$LOG" "$ENTRY" --socket "$SOCKET" --wait=600 --state-file "$STATE" -- \
     nginx -c "$N/nginx.conf" -g 'daemon off;'
 unset TRUSTPOINT_KEYSTORE_CONF
@@ -296,6 +298,7 @@ same "the entrypoint has become nginx" "$NGINX" "$(cat "$N/nginx.pid")"
 stop "$NGINX" QUIT
 lose_kek
 export TRUSTPOINT_KEYSTORE_CONF=$CONFIG
+rm -f "$LOG"
 start "$LOG" "$ENTRY" --socket "$SOCKET" --state-file "$STATE" -- touch "$WORK/started"
 unset TRUSTPOINT_KEYSTORE_CONF
 SERVICE=$PID
