@@ -103,6 +103,7 @@ tpks_result tpks_load_key(TPKS *ks, const TPKS_RECORD *record, TPKS_SECRET **pkc
 {
     CRYPTO_SCOPE;
 
+    *pkcs8 = NULL;
     ks->suspect = true; /* until it has succeeded */
     TRY(tpks_unlock(ks));
     if (memcmp(record->dek, ks->head.dek, TPKS_ID_SIZE) != 0)
@@ -116,6 +117,13 @@ tpks_result tpks_load_key(TPKS *ks, const TPKS_RECORD *record, TPKS_SECRET **pkc
         keystore_lock(ks);
         TRY(tpks_unlock(ks));
         result = record_open(record, ks->dek, pkcs8);
+    }
+    /* Sealed right, but a token that decrypts wrongly says OK too. */
+    if (result == TPKS_OK)
+        result = record_check_key(ks->libctx, record, *pkcs8);
+    if (result != TPKS_OK) {
+        tpks_secret_free(*pkcs8);
+        *pkcs8 = NULL;
     }
     ks->suspect = result != TPKS_OK;
     return result;

@@ -4,8 +4,10 @@
  * The copy is a keystore without records. One is kept in the state folder, made anew with every
  * change of the slots; it opens with the same passwords and tokens as the keystore did then.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "backend_load.h"
@@ -43,6 +45,10 @@ static tpks_result copy_to(const TPKS *ks, const char *path)
     TRY(store_of(path, store));
     TRY(backend_find(store, &d.backend, &location));
     TRY(d.backend->open(location, TPKS_DB_CREATE, &d.db));
+    /* A backup lies in places that the group of the database has no business in. */
+    if (chmod(path, 0600) != 0)
+        return fail(TPKS_NOT_PERMITTED, "%s: its mode cannot be changed: %s", path,
+                    strerror(errno));
     TRY(d.backend->begin(d.db, true));
     TRY(native_create(&d));
     TRY(native_insert_head(&d, &ks->head));
@@ -110,6 +116,22 @@ static tpks_result prove_record(void *arg, TPKS_RECORD *record)
     return TPKS_OK;
 }
 
+/* A header put into another keystore would hide all of its records. */
+static tpks_result check_same_keystore(const TPKS *ks, const database *target, const head *damaged,
+                                       bool readable)
+{
+    uint64_t strangers = 0;
+
+    TRY(native_count_strangers(target, &ks->head, &strangers));
+    if (strangers == 0 &&
+        (!readable || memcmp(damaged->keystore, ks->head.keystore, TPKS_ID_SIZE) == 0))
+        return TPKS_OK;
+    return fail(TPKS_MISMATCH,
+                "the header backup is that of another keystore than the one in %s: "
+                "check the directive `store` and the file",
+                target->backend->describe(target->db));
+}
+
 static tpks_result write_back(TPKS *ks, const database *target, uint64_t newest)
 {
     ks->head.generation = newest + 1;
@@ -160,8 +182,10 @@ tpks_result tpks_header_restore(const tpks_options *options, const char *path,
     TRY(backend_find(keystore_setting(ks, "store"), &target.backend, &location));
     TRY(target.backend->open(location, TPKS_DB_WRITE, &target.db));
     TRY(native_recognise(&target));
-    if (native_read_head(&target, &damaged) != TPKS_OK)
+    bool readable = native_read_head(&target, &damaged) == TPKS_OK;
+    if (!readable)
         tpks_log(ks, "header-damaged", "", TPKS_TAMPERED);
+    TRY(check_same_keystore(ks, &target, &damaged, readable));
     uint64_t newest = newest_generation(ks, &damaged);
     TRY(check_age(ks, newest));
     TRY(secret != NULL ? tpks_unlock_with(ks, secret) : unlock_machine(ks));

@@ -364,9 +364,9 @@ TPKS_API TPKS_CHECK tpks_result tpks_set_policy(TPKS *ks, const TPKS_RECORD *rec
 TPKS_API TPKS_CHECK tpks_result tpks_rename(TPKS *ks, const TPKS_RECORD *record, const char *name);
 TPKS_API TPKS_CHECK tpks_result tpks_remove(TPKS *ks, const TPKS_RECORD *record);
 /*
- * Joins the following changes into one transaction, ended by tpks_commit() or tpks_rollback(). After
- * one of them has failed in the database (TPKS_EXISTS, say), nothing of the transaction can be kept:
- * the others and tpks_commit() fail too.
+ * Joins the following changes into one transaction, ended by tpks_commit() or tpks_rollback().
+ * After one of them has failed in the database (TPKS_EXISTS, say), nothing of the transaction can
+ * be kept: the others and tpks_commit() fail too.
  */
 TPKS_API TPKS_CHECK tpks_result tpks_begin(TPKS *ks);
 TPKS_API TPKS_CHECK tpks_result tpks_commit(TPKS *ks);

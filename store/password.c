@@ -17,6 +17,7 @@
 
 #include "error.h"
 #include "memory_limit.h"
+#include "secret.h"
 
 #define KIB_PER_MIB 1024u
 #define DEFAULT_T 4
@@ -91,11 +92,6 @@ static void free_matrix(uint8_t *memory, size_t size)
     (void)munmap(memory, size);
 }
 
-static void free_secret(TPKS_SECRET **secret)
-{
-    tpks_secret_free(*secret);
-}
-
 /*
  * One thread does all lanes: the result is the same, and the program that this runs in need not
  * cope with threads that it doesn't know.
@@ -126,8 +122,8 @@ static int argon2id(TPKS_SECRET *password, const tpks_kdf_cost *cost,
 tpks_result kdf_password(const TPKS_SECRET *password, const tpks_kdf_cost *cost,
                          const unsigned char salt[KDF_SALT_SIZE], TPKS_SECRET **bek)
 {
-    __attribute__((cleanup(free_secret))) TPKS_SECRET *copy = NULL;
-    __attribute__((cleanup(free_secret))) TPKS_SECRET *key = NULL;
+    SECRET *copy = NULL;
+    SECRET *key = NULL;
     unsigned char salt_copy[KDF_SALT_SIZE];
     int error;
 
@@ -188,7 +184,7 @@ tpks_result kdf_expand(OSSL_LIB_CTX *libctx, const TPKS_SECRET *bek,
                        unsigned char commitment[COMMITMENT_SIZE])
 {
     CRYPTO_SCOPE;
-    __attribute__((cleanup(free_secret))) TPKS_SECRET *key = tpks_secret_new(WRAP_KEY_SIZE);
+    SECRET *key = tpks_secret_new(WRAP_KEY_SIZE);
 
     if (key == NULL)
         return fail_memory();

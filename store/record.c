@@ -8,6 +8,7 @@
 #include <openssl/x509.h>
 
 #include "error.h"
+#include "secret.h"
 
 void tpks_record_free(TPKS_RECORD *record)
 {
@@ -220,16 +221,11 @@ tpks_result record_open(const TPKS_RECORD *record, DEK *dek, TPKS_SECRET **pkcs8
     return TPKS_OK;
 }
 
-static void free_secret(TPKS_SECRET **secret)
-{
-    tpks_secret_free(*secret);
-}
-
 tpks_result record_seal(OSSL_LIB_CTX *libctx, TPKS_RECORD *record, DEK *dek,
                         const TPKS_SECRET *pkcs8)
 {
     CANONICAL about = {0};
-    __attribute__((cleanup(free_secret))) TPKS_SECRET *again = NULL;
+    SECRET *again = NULL;
     size_t size = tpks_secret_size(pkcs8);
 
     record->seal_algorithm = SEAL_GCM;

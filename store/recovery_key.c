@@ -15,6 +15,7 @@
 #include <openssl/rand.h>
 
 #include "error.h"
+#include "secret.h"
 #include "text.h"
 
 #define PREFIX "TPRK1"
@@ -31,15 +32,9 @@
 
 static const char modhex[] = "cbdefghijklnrtuv";
 
-static void free_secret(TPKS_SECRET **secret)
-{
-    tpks_secret_free(*secret);
-}
-
 static tpks_result checksum(const unsigned char *key, unsigned char out[CHECKSUM_SIZE])
 {
-    __attribute__((cleanup(free_secret))) TPKS_SECRET *input =
-        tpks_secret_new(DOMAIN_SIZE + BEK_SIZE);
+    SECRET *input = tpks_secret_new(DOMAIN_SIZE + BEK_SIZE);
     unsigned char digest[EVP_MAX_MD_SIZE];
 
     if (input == NULL)
@@ -70,8 +65,8 @@ static void write_text(const unsigned char *code, char *out)
 tpks_result recovery_key_new(TPKS_SECRET **bek, TPKS_SECRET **text)
 {
     CRYPTO_SCOPE;
-    __attribute__((cleanup(free_secret))) TPKS_SECRET *code = tpks_secret_new(CODE_SIZE);
-    __attribute__((cleanup(free_secret))) TPKS_SECRET *written = tpks_secret_new(TEXT_SIZE + 1);
+    SECRET *code = tpks_secret_new(CODE_SIZE);
+    SECRET *written = tpks_secret_new(TEXT_SIZE + 1);
     unsigned char *bytes;
 
     if (code == NULL || written == NULL)
@@ -117,7 +112,7 @@ static bool has_prefix(const TPKS_SECRET *normal)
 
 bool recovery_key_looks_like(const TPKS_SECRET *text)
 {
-    __attribute__((cleanup(free_secret))) TPKS_SECRET *normal = normalize(text);
+    SECRET *normal = normalize(text);
 
     return normal != NULL && has_prefix(normal);
 }
@@ -137,8 +132,8 @@ static bool read_letters(const unsigned char *letters, unsigned char *code)
 tpks_result recovery_key_parse(const TPKS_SECRET *text, TPKS_SECRET **bek)
 {
     CRYPTO_SCOPE;
-    __attribute__((cleanup(free_secret))) TPKS_SECRET *normal = normalize(text);
-    __attribute__((cleanup(free_secret))) TPKS_SECRET *code = tpks_secret_new(CODE_SIZE);
+    SECRET *normal = normalize(text);
+    SECRET *code = tpks_secret_new(CODE_SIZE);
     unsigned char expected[CHECKSUM_SIZE];
 
     if (normal == NULL || code == NULL)

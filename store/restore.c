@@ -18,6 +18,7 @@
 
 #include "file.h"
 #include "keystore_internal.h"
+#include "secret.h"
 
 #define LOOKS 5
 #define LOOK_PAUSE_MS 400
@@ -107,7 +108,7 @@ static tpks_result ask(const TPKS *ks, TPKS_SECRET **out)
         tpks_secret_free(answer);
         return fail(TPKS_KEK_MISSING,
                     "%s: the KEK is not on the token any more, and no backup password was given: "
-                    "run trustpoint-keystore restore",
+                    "run trustpoint-keystore restore at a terminal or with --password-file",
                     who);
     }
     tpks_secret_shrink(answer, size);
@@ -190,13 +191,6 @@ static tpks_result bring_back(TPKS *ks, const TPKS_SECRET *secret)
     tpks_log(ks, "restored", "", TPKS_OK);
     return TPKS_OK;
 }
-
-static void free_secret(TPKS_SECRET **secret)
-{
-    tpks_secret_free(*secret);
-}
-
-#define SECRET __attribute__((cleanup(free_secret))) TPKS_SECRET
 
 /* A token that is there is taken as it is. */
 static tpks_result make_token(const TPKS *ks, const TPKS_SECRET *so_pin)

@@ -45,6 +45,8 @@ TPKS_CHECK tpks_result native_update_record(const database *d, OSSL_LIB_CTX *lib
                                             const TPKS_RECORD *record, uint64_t was);
 TPKS_CHECK tpks_result native_delete_record(const database *d, const TPKS_RECORD *record);
 TPKS_CHECK tpks_result native_count_records(const database *d, const head *h, uint64_t *out);
+/* Records that carry another keystore's id than `h`. */
+TPKS_CHECK tpks_result native_count_strangers(const database *d, const head *h, uint64_t *out);
 
 /*
  * Calls `each` with every matching record and its certificates, ordered by name; frees it after.

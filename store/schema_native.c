@@ -647,16 +647,26 @@ tpks_result native_delete_record(const database *d, const TPKS_RECORD *record)
     return delete_certs(d, record);
 }
 
-tpks_result native_count_records(const database *d, const head *h, uint64_t *out)
+static tpks_result count_records(const database *d, const char *sql, const head *h, uint64_t *out)
 {
     READER r = {.d = d, .table = "tpks_record"};
     tpks_value key[] = {blob(h->keystore, TPKS_ID_SIZE)};
     bool got = false;
 
-    TRY(reader_start(&r, "SELECT count(*) FROM tpks_record WHERE keystore = $1", key, COUNT(key)));
+    TRY(reader_start(&r, sql, key, COUNT(key)));
     TRY(reader_next(&r, &got));
     *out = got ? take_integer(&r) : 0;
     return r.result;
+}
+
+tpks_result native_count_records(const database *d, const head *h, uint64_t *out)
+{
+    return count_records(d, "SELECT count(*) FROM tpks_record WHERE keystore = $1", h, out);
+}
+
+tpks_result native_count_strangers(const database *d, const head *h, uint64_t *out)
+{
+    return count_records(d, "SELECT count(*) FROM tpks_record WHERE keystore <> $1", h, out);
 }
 
 static tpks_result read_certs(const database *d, TPKS_RECORD *record)

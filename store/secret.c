@@ -17,6 +17,7 @@
 #include <openssl/crypto.h>
 
 #include "error.h"
+#include "secret.h"
 #include "text.h"
 
 #define PASSWORD_MIN_CHARACTERS 12
@@ -93,11 +94,6 @@ void tpks_secret_shrink(TPKS_SECRET *secret, size_t size)
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
-static void free_secret(TPKS_SECRET **secret)
-{
-    tpks_secret_free(*secret);
-}
-
 static void close_fd(int *fd)
 {
     int kept = errno;
@@ -141,7 +137,7 @@ static void strip_line_end(TPKS_SECRET *secret)
 
 tpks_result tpks_secret_read_fd(int fd, size_t limit, TPKS_SECRET **out)
 {
-    __attribute__((cleanup(free_secret))) TPKS_SECRET *secret = NULL;
+    SECRET *secret = NULL;
 
     /* Room for the line end, and for one byte more that shows that it is too long. */
     if (limit < SIZE_MAX - LINE_END_MAX - 1)

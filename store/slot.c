@@ -12,15 +12,9 @@
 
 #include "error.h"
 #include "file.h"
+#include "secret.h"
 
 #define DEK_HEX_SIZE ((size_t)2 * DEK_SIZE)
-
-static void free_secret(TPKS_SECRET **secret)
-{
-    tpks_secret_free(*secret);
-}
-
-#define SECRET __attribute__((cleanup(free_secret))) TPKS_SECRET
 
 void new_slot_clear(new_slot *made)
 {

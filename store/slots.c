@@ -4,13 +4,8 @@
 #include <openssl/crypto.h>
 
 #include "keystore_internal.h"
+#include "secret.h"
 
-static void free_secret(TPKS_SECRET **secret)
-{
-    tpks_secret_free(*secret);
-}
-
-#define SECRET __attribute__((cleanup(free_secret))) TPKS_SECRET
 #define NEW_SLOT __attribute__((cleanup(new_slot_clear))) new_slot
 
 static void close_hsm(HSM **hsm)

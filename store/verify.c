@@ -1,5 +1,6 @@
 /* verify.c - proving everything that a keystore holds */
 #include "keystore_internal.h"
+#include "secret.h"
 
 typedef struct verification {
     TPKS *ks;
@@ -12,14 +13,9 @@ typedef struct verification {
     tpks_result first;
 } verification;
 
-static void free_secret(TPKS_SECRET **secret)
-{
-    tpks_secret_free(*secret);
-}
-
 static tpks_result prove(TPKS *ks, const TPKS_RECORD *record)
 {
-    __attribute__((cleanup(free_secret))) TPKS_SECRET *pkcs8 = NULL;
+    SECRET *pkcs8 = NULL;
 
     TRY(record_check_public(ks->libctx, record));
     TRY(tpks_load_key(ks, record, &pkcs8));

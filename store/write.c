@@ -12,6 +12,7 @@
 #include <openssl/crypto.h>
 
 #include "keystore_internal.h"
+#include "secret.h"
 
 #define ATTEMPTS 10
 
@@ -262,13 +263,6 @@ tpks_result tpks_add(TPKS *ks, const char *name, const TPKS_SECRET *pkcs8,
     tpks_log(ks, "record-added", name, TPKS_OK);
     return TPKS_OK;
 }
-
-static void free_secret(TPKS_SECRET **secret)
-{
-    tpks_secret_free(*secret);
-}
-
-#define SECRET __attribute__((cleanup(free_secret))) TPKS_SECRET
 
 /* Every change of a record's columns seals it again. */
 static tpks_result start_update(TPKS *ks, const TPKS_RECORD *record, TPKS_SECRET **pkcs8,

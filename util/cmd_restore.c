@@ -22,6 +22,13 @@ static int check(const restore_options *o)
     return EX_OK;
 }
 
+/* Is it a loss that a restore makes good? Anything else it would only report, too. */
+static bool would_help(const restore_options *o, tpks_result found)
+{
+    return found == TPKS_OK || found == TPKS_KEK_MISSING || found == TPKS_KEK_FOREIGN ||
+           (found == TPKS_TOKEN_MISSING && o->init_token);
+}
+
 static int show_json(const tpks_restore_report *report)
 {
     struct json_object *object = json_object_new_object();
@@ -37,6 +44,9 @@ static void show_text(const restore_options *o, const tpks_restore_report *repor
 {
     if (report->found == TPKS_OK)
         say("nothing to restore: the KEK is on the token and opens the DEK");
+    else if (o->dry_run && !would_help(o, report->found))
+        say("%s (%s); a restore would change nothing", report->why,
+            tpks_result_name(report->found));
     else if (o->dry_run)
         say("%s (%s); a restore would ask for the backup password, make a new KEK on the token and "
             "renew its slot",
@@ -51,9 +61,10 @@ static int report_on(const restore_options *o, tpks_result result,
     if (result != TPKS_OK)
         return complain_result(result);
     if (o->json)
-        return show_json(report);
-    show_text(o, report);
-    return EX_OK;
+        DO(show_json(report));
+    else
+        show_text(o, report);
+    return would_help(o, report->found) ? EX_OK : exit_code_of(report->found);
 }
 
 static int restore(APP *app, const restore_options *o)

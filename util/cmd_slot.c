@@ -42,8 +42,15 @@ static int add_recovery(APP *app)
     unsigned char id[TPKS_ID_SIZE];
 
     DO(complain_result(tpks_slot_add_recovery(app->ks, &key, id)));
-    say_slot("added recovery", id);
-    return recovery_key_print(key);
+    int code = recovery_key_print(key);
+    if (code == EX_OK) {
+        say_slot("added recovery", id);
+        return EX_OK;
+    }
+    /* Nobody has that key: it must not count as a way back. */
+    DO(complain_result(tpks_slot_remove(app->ks, id, false)));
+    say("the recovery slot was taken back");
+    return code;
 }
 
 static int add_hsm(APP *app, const slot_options *o)

@@ -41,7 +41,7 @@ command_fn command_backup, command_cert, command_csr, command_delete, command_do
     command_export, command_generate, command_header, command_import, command_init, command_list,
     command_password, command_policy, command_rename, command_restore, command_rotate_kek,
     command_set_cert, command_show, command_slot, command_slots, command_status, command_stub,
-    command_verify;
+    command_serve_restore, command_unlock, command_unlock_service, command_verify;
 
 /* Prints the commands that there are. */
 void print_overview(void);

@@ -37,6 +37,9 @@ static const command commands[] = {
     {"verify", command_verify, "prove the database and every record"},
     {"status", command_status, "say how the keystore is"},
     {"doctor", command_doctor, "look for what is wrong with this host's set-up"},
+    {"unlock-service", command_unlock_service, "wait until a lost KEK is restored, for systemd"},
+    {"unlock", command_unlock, "hand the backup password to the waiting service"},
+    {"serve-restore", command_serve_restore, "take the backup password on a web page"},
     {"slots", command_slots, "list what can unlock the keystore"},
     {"slot", command_slot, "add, remove or test what unlocks the keystore"},
     {"password", command_password, "change the backup password"},
@@ -60,7 +63,7 @@ void print_overview(void)
     printf("Usage: " PROGRAM " [--config FILE] [--keystore NAME] COMMAND [OPTIONS] [ARGUMENTS]\n"
            "Creates and tends a keystore of encrypted private keys.\n\nCommands:\n");
     for (size_t i = 0; i < COMMANDS; i++)
-        printf("  %-10s %s\n", commands[i].name, commands[i].summary);
+        printf("  %-14s %s\n", commands[i].name, commands[i].summary);
     printf("\n" PROGRAM " COMMAND --help shows the options of a command;\n"
            "the manual page " PROGRAM "(1) says all of it.\n");
 }

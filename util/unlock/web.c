@@ -345,14 +345,26 @@ static int make_code(web *self)
     return EX_OK;
 }
 
-static void drop_privileges_folder(web_setup *setup)
+/* Without a name nobody can put anything into it. Which folder takes it differs between hosts. */
+static int empty_folder_in(const char *parent)
 {
-    char path[] = "/tmp/trustpoint-page.XXXXXX";
+    char path[64];
+    int fd;
 
-    if (!setup->drop || mkdtemp(path) == NULL)
-        return;
-    setup->empty_folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    rmdir(path); /* without a name nobody can put anything into it */
+    snprintf(path, sizeof(path), "%s/trustpoint-page.XXXXXX", parent);
+    if (mkdtemp(path) == NULL)
+        return -1;
+    fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    rmdir(path);
+    return fd;
+}
+
+static void make_empty_folder(web_setup *setup)
+{
+    static const char *const parents[] = {"/run", "/tmp", "/dev/shm"};
+
+    for (size_t i = 0; i < 3 && setup->drop && setup->empty_folder < 0; i++)
+        setup->empty_folder = empty_folder_in(parents[i]);
 }
 
 static void open_page(web *self, const work_report *report)
@@ -363,7 +375,7 @@ static void open_page(web *self, const work_report *report)
     self->serving = true;
     snprintf(self->label, sizeof(self->label), "%s", report->label);
     snprintf(self->id, sizeof(self->id), "%.8s", hex_text(report->id, TPKS_ID_SIZE, id));
-    drop_privileges_folder(self->setup);
+    make_empty_folder(self->setup);
     code = make_code(self);
     if (code == EX_OK)
         code = web_listen(self->setup);

@@ -49,6 +49,6 @@ bool web_sandbox(const web_setup *setup)
     /* The change of user has reset these two. */
     prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && limit(RLIMIT_NOFILE, DESCRIPTORS) &&
-           limit(RLIMIT_NPROC, 0) && limit(RLIMIT_FSIZE, 0) && limit(RLIMIT_CORE, 0);
+    return limit(RLIMIT_NOFILE, DESCRIPTORS) && limit(RLIMIT_NPROC, 0) && limit(RLIMIT_FSIZE, 0) &&
+           limit(RLIMIT_CORE, 0) && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
 }
