@@ -60,6 +60,7 @@ static tpks_result open_keystore(SOURCE *source)
         .keystore = source->name,
         .libctx = context_libctx(source->context),
         .access = TPKS_LOAD,
+        .caller_compares = true,
         .ask = ask,
         .ask_arg = source,
     };

@@ -75,6 +75,7 @@ TPKS *cache_take(const tpks_options *options)
         ks->ask = options->ask;
         ks->ask_arg = options->ask_arg;
         ks->no_restore = options->no_restore;
+        ks->caller_compares = options->caller_compares;
         if (config_same(ks->config, options->config, ks->section) &&
             !ks->d.backend->moved(ks->d.db) && keystore_refresh(ks) == TPKS_OK)
             return ks;

@@ -82,6 +82,7 @@ tpks_result keystore_new(const tpks_options *options, TPKS **out)
     ks->access = options->access;
     ks->accept_new_anchor = options->accept_new_anchor;
     ks->no_restore = options->no_restore;
+    ks->caller_compares = options->caller_compares;
     ks->ask = options->ask;
     ks->ask_arg = options->ask_arg;
     *out = ks;

@@ -237,6 +237,9 @@ typedef struct tpks_options {
     bool accept_new_anchor;
     /* A missing KEK is only reported, as `status` wants it. */
     bool no_restore;
+    /* The caller makes keys of what tpks_load_key() returns and compares their public half itself.
+     */
+    bool caller_compares;
     tpks_ask_fn *ask; /* NULL: nobody can be asked */
     void *ask_arg;
 } tpks_options;
@@ -326,9 +329,8 @@ TPKS_API const unsigned char *tpks_record_cert(const TPKS_RECORD *record, size_t
 
 /*
  * Decrypts the private key: PKCS#8 DER (RFC 5208), authenticated together with everything else of
- * the record; whoever makes a key of it compares its public half, as the provider does, so that it
- * is parsed once. Unlocks first when needed. For the provider and for `export`: nothing else may
- * hold a key.
+ * the record, and its public half recomputed and compared (unless `caller_compares`). Unlocks first
+ * when needed. For the provider and for `export`: nothing else may hold a key.
  */
 TPKS_API TPKS_CHECK tpks_result tpks_load_key(TPKS *ks, const TPKS_RECORD *record,
                                               TPKS_SECRET **pkcs8);

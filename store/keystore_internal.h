@@ -15,6 +15,7 @@ struct tpks {
     tpks_access access;
     bool accept_new_anchor;
     bool no_restore;
+    bool caller_compares;
     char *token; /* instead of the configured one; NULL: that */
     tpks_ask_fn *ask;
     void *ask_arg;

@@ -19,7 +19,6 @@ static tpks_result prove(TPKS *ks, const TPKS_RECORD *record)
 
     TRY(record_check_public(ks->libctx, record));
     TRY(tpks_load_key(ks, record, &pkcs8));
-    TRY(record_check_key(ks->libctx, record, pkcs8));
     return record_check_halves(ks->libctx, record, pkcs8);
 }
 
