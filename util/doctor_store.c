@@ -61,7 +61,7 @@ static void judge_status(FINDINGS *findings, const tpks_status_info *info)
 {
     if (info->ways_back == 0)
         finding(findings, FINDING_WARNING, "ways back",
-                "make a new keystore with a backup password and import the keys there",
+                "add one: \"" PROGRAM " slot add password\" or \"slot add recovery\"",
                 "neither a backup password nor a recovery key exists: if the HSM loses its KEK, "
                 "all keys are lost");
     else
@@ -100,8 +100,10 @@ static tpks_result check_slot(void *arg, const tpks_slot_info *slot)
 
     hex_text(slot->id, 4, id);
     if (strcmp(slot->state, "active") != 0)
-        finding(arg, FINDING_WARNING, "slot", "see \"" PROGRAM " slots\"", "%s (%s) is %s", id,
-                slot->kind, slot->state);
+        finding(arg, FINDING_WARNING, "slot",
+                "when its KEK is not needed any more: \"" PROGRAM " slot remove ID --destroy-key\"",
+                "%s (%s) is %s; its KEK may still be on the token%s%s", id, slot->kind, slot->state,
+                *slot->token_serial == '\0' ? "" : " with serial ", slot->token_serial);
     else if (slot->created < time(NULL) - OLD_SLOT)
         finding(arg, FINDING_WARNING, "slot", "plan a new one", "%s (%s) is older than two years",
                 id, slot->kind);
