@@ -11,6 +11,8 @@
 
 #include "error.h"
 
+#define STACK_OF_ASKING 8192
+
 struct source {
     CONTEXT *context;
     TPKS_CONFIG *config;
@@ -36,6 +38,17 @@ static void text_free(char **text)
     OPENSSL_free(*text);
 }
 
+/*
+ * Overwrites the dead part of the stack: UI_UTIL_wrap_read_pem_callback(3), through which libcrypto
+ * calls a program's pem_password_cb, leaves the answer in a local variable.
+ */
+static __attribute__((noinline)) void wipe_stack_below(void)
+{
+    unsigned char dead[STACK_OF_ASKING];
+
+    OPENSSL_cleanse(dead, sizeof(dead));
+}
+
 /* tpks_ask_fn: hands the question on to the program. No answer and an empty one are the same. */
 static int ask(void *arg, tpks_purpose purpose, const char *info, char *buffer, size_t size,
                size_t *length)
@@ -50,7 +63,9 @@ static int ask(void *arg, tpks_purpose purpose, const char *info, char *buffer, 
         return 0;
     source->asked = true;
     *length = 0;
-    return source->ask(buffer, size, length, params, source->ask_arg) > 0 && *length > 0;
+    int answered = source->ask(buffer, size, length, params, source->ask_arg) > 0 && *length > 0;
+    wipe_stack_below();
+    return answered;
 }
 
 static tpks_result open_keystore(SOURCE *source)

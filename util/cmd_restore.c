@@ -43,7 +43,7 @@ static int show_json(const tpks_restore_report *report)
 static void show_text(const restore_options *o, const tpks_restore_report *report)
 {
     if (report->found == TPKS_OK)
-        say("nothing to restore: the KEK is on the token and opens the DEK");
+        say("nothing to restore: the keystore can be unlocked without a password");
     else if (o->dry_run && !would_help(o, report->found))
         say("%s (%s); a restore would change nothing", report->why,
             tpks_result_name(report->found));

@@ -258,10 +258,17 @@ apache_serves() {
 apache_configuration builtin >"$S/builtin.conf"
 apache_configuration "exec:$S/ask" >"$S/exec.conf"
 apache_configuration "exec:$S/ask-wrong" >"$S/exec-wrong.conf"
+# The terminal stays open until Apache has left it: its end would be the end of Apache, too.
+cat >"$S/start-apache" <<END
+#!/bin/bash
+set -e
+apache2 -f $S/builtin.conf -k start
+timeout 60 bash -c 'until (exec 3<>/dev/tcp/127.0.0.1/$APORT) 2>/dev/null; do sleep 0.05; done'
+END
 for way in lose_kek wipe_token; do
     "$way"
     ok "Apache's builtin dialog after $way" typing "pass phrase:" "$PASSWORD_FILE" \
-        apache2 -f "$S/builtin.conf" -k start
+        bash "$S/start-apache"
     apache_serves "builtin after $way"
     "$way"
     : >"$S/exec.log"
@@ -304,6 +311,7 @@ psql_tls() {
         sslmode=verify-full sslrootcert=$WORK/ca.pem connect_timeout=60" -c "select 'answered'"
 }
 postgres_starts() {
+    rm -f "$PG/log"
     start "$PG/log" "${AS_POSTGRES[@]}" "$BIN/postgres" -D "$PG/data"
     SERVER=$PID
     wait_for_line "$PG/log" "ready to accept connections"

@@ -95,18 +95,23 @@ answers "/readyz under a probe's name for us" 503 -H "Host: 10.1.2.3" \
     "http://127.0.0.1:$PORT/readyz"
 
 # ---- the process that parses HTTP ----
-# The other child looks at the HSM now and then, with all rights.
+# The other child looks at the HSM now and then, with all rights; one that has served ends soon.
 sandboxed_child() {
-    for CHILD in $(<"/proc/$PAGE/task/$PAGE/children"); do
-        ! grep -q '^NoNewPrivs:.1' "/proc/$CHILD/status" || return 0
+    local child proc
+    for child in $(<"/proc/$PAGE/task/$PAGE/children"); do
+        proc=/proc/$child
+        if grep -q '^NoNewPrivs:.1' "$proc/status" && cp "$proc/status" "$proc/limits" "$WORK" &&
+            ls -A "$proc/root" >"$WORK/root" && test -s "$WORK/status" -a -s "$WORK/limits"; then
+            return 0
+        fi
     done
     return 1
 }
 wait_for "the page's process in its sandbox" sandboxed_child
-same "its user" "$(id -u nobody)" "$(awk '/^Uid:/ {print $3}' "/proc/$CHILD/status")"
-same "its rights" 0000000000000000 "$(awk '/^CapEff:/ {print $2}' "/proc/$CHILD/status")"
-same "its files" "" "$(ls -A "/proc/$CHILD/root")"
-same "its processes" 0 "$(awk '/^Max processes/ {print $3}' "/proc/$CHILD/limits")"
+same "its user" "$(id -u nobody)" "$(awk '/^Uid:/ {print $3}' "$WORK/status")"
+same "its rights" 0000000000000000 "$(awk '/^CapEff:/ {print $2}' "$WORK/status")"
+same "its files" "" "$(cat "$WORK/root")"
+same "its processes" 0 "$(awk '/^Max processes/ {print $3}' "$WORK/limits")"
 
 # ---- forged, misdirected, oversized requests ----
 get_token "$URL"

@@ -38,6 +38,13 @@ typing() {
     python3 "$ROOT/test/integration/at_terminal.py" --prompt "$prompt" --answer "$file" \
         --answer "$file" -- "$KEYSTORE_COMMAND" --config "$CONFIG" "$@"
 }
+# typing_once TEXT COMMAND...: at a terminal where TEXT is typed.
+typing_once() {
+    local text=$1
+    shift
+    echo "$text" | script -qefc "$(printf '%q ' "$KEYSTORE_COMMAND" --config "$CONFIG" "$@")" \
+        /dev/null
+}
 into() {
     local file=$1
     shift
@@ -55,8 +62,6 @@ WRONG=$PRIVATE/wrong
 secret_file "$WRONG" "not the password"
 SHORT=$PRIVATE/short
 secret_file "$SHORT" short
-secret_file "$PRIVATE/yes" yes
-secret_file "$PRIVATE/no" no
 
 # ---- help and usage -------------------------------------------------------------------------------
 
@@ -147,10 +152,10 @@ same "leaves no slot that nobody can use" 1 "$(count recovery active)"
 
 # ---- removal ----------------------------------------------------------------------------------------
 
-fails "slot remove asks" 64 "terminal" tpk slot remove "$SECOND_ID"
 LAST_ADDED=$(json "[s['id'] for s in j if s['kind'] == 'password'][-1]" slots --json)
-fails "no is no" 77 "not confirmed" script -qefc "$(printf '%q ' "$KEYSTORE_COMMAND" --config \
-    "$CONFIG" slot remove "$LAST_ADDED")" /dev/null
+fails "slot remove asks" 64 "terminal" tpk slot remove "$LAST_ADDED"
+fails "no is no" 77 "not confirmed" typing_once no slot remove "$LAST_ADDED"
+ok "yes is yes" typing_once yes slot remove "$LAST_ADDED"
 for id in $(json "' '.join(s['id'] for s in j if s['kind'] == 'password')" slots --json); do
     ok "slot remove ${id:0:8}" tpk slot remove "$id" --yes
 done
@@ -244,7 +249,7 @@ ok "restore --dry-run" tpk restore --dry-run
 says "says what it would do" "would ask for the backup password"
 same "restore --dry-run --json" "kek-missing False" \
     "$(json "j['found'], j['restored']" restore --dry-run --json | tr -d "(),'")"
-fails "restore without a password" 77 "--password-file" tpk restore
+fails "restore without a password" 75 "--password-file" tpk restore
 fails "restore with a wrong password" 77 "" tpk restore --password-file "$WRONG"
 fails "restore with an absent file" 66 "" tpk restore --password-file "$WORK/absent"
 chmod 0644 "$WRONG"
@@ -269,7 +274,7 @@ ok "restored" openssl pkey -in trustpoint://ec -noout
 # Onto another token: the configuration is the administrator's.
 lose_kek
 ok "restore --token" tpk restore --token "$OTHER_URI" --password-file "$PASSWORD_FILE"
-fails "restore --token with a bad URI" 78 "" tpk restore --token other --password-file "$WRONG"
+fails "restore --token with a bad URI" 78 "" tpk restore --token other --password-file "$PASSWORD_FILE"
 ok "restore here, too" tpk restore --password-file "$PASSWORD_FILE"
 
 # A foreign KEK is never replaced in a load, only when somebody asks for it.
@@ -293,7 +298,9 @@ ok "--init-token never touches a token that is there" tpk restore --init-token \
 says "says so" "nothing to restore"
 lose_token
 fails "the token is gone" 69 "" tpk restore --password-file "$PASSWORD_FILE"
-ok "restore --init-token --dry-run makes none" not tpk restore --init-token --dry-run \
+fails "restore --dry-run without a token" 69 "would change nothing" tpk restore --dry-run
+same "in one word" token-missing "$(json "j['found']" restore --dry-run --json || true)"
+ok "restore --init-token --dry-run makes none" tpk restore --init-token --dry-run \
     --so-pin-source "file:$PRIVATE/so.pin" --password-file "$PASSWORD_FILE"
 same "no token was made" 0 "$(find "$PRIVATE/tokens" -name token.object | wc -l)"
 ok "restore --init-token" tpk restore --init-token --so-pin-source "file:$PRIVATE/so.pin" \
@@ -328,8 +335,9 @@ ok "header restore" tpk header restore "$HEADER"
 ok "unlocked" tpk status
 ok "verify" tpk verify
 ok "the key loads" openssl pkey -in trustpoint://ec -noout
+ok "header backup" tpk header backup "$PRIVATE/newer"
 damage
-ok "header restore with the password" tpk header restore "$HEADER" --password-file "$PASSWORD_FILE"
+ok "header restore with the password" tpk header restore "$PRIVATE/newer" --password-file "$PASSWORD_FILE"
 ok "unlocked" tpk status
 
 # Rolled back: a slot that was removed since would come back.

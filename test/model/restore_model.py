@@ -164,11 +164,11 @@ class Model:
     def step_sync(self, world, process):
         if self.broken != "no-sync":
             world = world._replace(keks=tuple((k, s or k == process.kek) for k, s in world.keks))
+        if self.broken == "anchor-first":
+            world = world._replace(anchor=process.generation + 1)
         yield world, process._replace(at="activate")
 
     def step_activate(self, world, process):
-        if self.broken == "anchor-first":
-            world = world._replace(anchor=process.generation + 1)
         after = self.commit(world, process, lambda slots: self.activated(slots, process.kek))
         if after is None:
             yield world, process._replace(generation=world.generation)
