@@ -13,9 +13,10 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 
-#define OPEN_TRIES 8     /* of finding the token */
-#define LOGIN_TRIES 3    /* of C_Login, when it failed for another reason than the PIN */
-#define RECOVERY_TRIES 2 /* of one operation, after its first */
+#define OPEN_TRIES 8         /* of finding the token */
+#define LOGIN_TRIES 3        /* of C_Login, when it failed for another reason than the PIN */
+#define BLANK_SERIAL_TRIES 6 /* then it is a token that has none */
+#define RECOVERY_TRIES 2     /* of one operation, after its first */
 #define LOCK_SECONDS 10
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -152,8 +153,21 @@ struct attempt {
     const struct pin *pin;
     CK_FLAGS flags;
     unsigned logins;
+    unsigned blank_serials;
     bool again; /* a failure that a new initialisation may cure */
 };
+
+/*
+ * SoftHSM, read while another process rewrites its token file, shows a token without a serial
+ * number. A slot is known by the serial, so such a look must not count as another token.
+ */
+static bool has_serial(const CK_TOKEN_INFO *info)
+{
+    for (size_t i = 0; i < sizeof(info->serialNumber); i++)
+        if (info->serialNumber[i] != ' ' && info->serialNumber[i] != '\0')
+            return true;
+    return false;
+}
 
 static tpks_result find_token(struct hsm_connection *connection, struct attempt *attempt)
 {
@@ -176,6 +190,11 @@ static tpks_result find_token(struct hsm_connection *connection, struct attempt 
         return fail(TPKS_BAD_CONFIG,
                     "HSM token of %s: %u tokens match the directive `token`: add serial=",
                     module->file, matches);
+    if (!has_serial(&info) && ++attempt->blank_serials < BLANK_SERIAL_TRIES) {
+        attempt->again = true;
+        return fail(TPKS_HSM_UNAVAILABLE, "HSM token of %s: it shows no serial number: try again",
+                    module->file);
+    }
     take_token_info(connection, &info);
     attempt->flags = info.flags;
     return TPKS_OK;
@@ -298,7 +317,8 @@ static bool join_login(struct hsm_connection *connection)
     if (!module->initialised || atomic_load(&module->sessions) == 0)
         return false;
     if (module_find_token(module, &connection->uri, &matches, &connection->slot, &info) != CKR_OK ||
-        matches != 1 || open_session(connection, connection->write, &session) != CKR_OK)
+        matches != 1 || !has_serial(&info) ||
+        open_session(connection, connection->write, &session) != CKR_OK)
         return false;
     if (!is_logged_in(connection, session)) {
         close_session(connection, session);

@@ -107,6 +107,10 @@ static tpks_result try_token_slots(TPKS *ks)
     }
     if (tried)
         return result;
+    if (*hsm_token_serial(ks->hsm) == '\0')
+        return fail(TPKS_HSM_UNAVAILABLE,
+                    "token \"%s\" shows no serial number, by which its slot is known: try again",
+                    hsm_token_label(ks->hsm));
     keystore_describe(ks, who, sizeof(who));
     return fail(TPKS_KEK_MISSING,
                 "%s has no slot for token \"%s\" (serial %s): it is a new or another token", who,
