@@ -87,12 +87,6 @@ static tpks_result write_new(const char *path, mode_t mode, const void *data, si
     return TPKS_OK;
 }
 
-tpks_result file_create(const char *path, mode_t mode, const void *data, size_t size)
-{
-    TRY(write_new(path, mode, data, size));
-    return sync_folder_of(path);
-}
-
 tpks_result file_replace(const char *path, mode_t mode, const void *data, size_t size)
 {
     char temporary[PATH_SIZE + 32];

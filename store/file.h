@@ -13,9 +13,9 @@
 /* Lower-case hex with a NUL: 2 * size + 1 characters. */
 void hex_text(const unsigned char *data, size_t size, char *out);
 
-/* A new file with this content, on disk together with its folder when it returns. TPKS_EXISTS. */
-TPKS_CHECK tpks_result file_create(const char *path, mode_t mode, const void *data, size_t size);
-/* The same, replacing what is there at once (temporary file, fsync, rename, fsync of the folder).
+/*
+ * A file with this content in place of what may be there, at once and on disk when it returns
+ * (temporary file, fsync, rename, fsync of the folder).
  */
 TPKS_CHECK tpks_result file_replace(const char *path, mode_t mode, const void *data, size_t size);
 /* Makes a folder and its parents when missing; `mode` for the last one. */

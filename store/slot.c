@@ -261,7 +261,8 @@ tpks_result slot_restore_software(const head *h, const char *state_dir, const TP
         return fail_memory();
     software_path(h, state_dir, path, sizeof(path));
     hex_text(tpks_secret_data_const(dek), DEK_SIZE, (char *)tpks_secret_data(hex));
-    return file_create(path, 0600, tpks_secret_data_const(hex), DEK_HEX_SIZE);
+    /* Whole or not at all: a part of it would look like a DEK file that was damaged. */
+    return file_replace(path, 0600, tpks_secret_data_const(hex), DEK_HEX_SIZE);
 }
 
 tpks_result slot_make_software(OSSL_LIB_CTX *libctx, const head *h, const char *state_dir,

@@ -34,11 +34,11 @@ TPKS_CHECK tpks_result slot_make_password(OSSL_LIB_CTX *libctx, const head *h,
 TPKS_CHECK tpks_result slot_make_recovery(OSSL_LIB_CTX *libctx, const head *h,
                                           const TPKS_SECRET *dek, new_slot *out,
                                           TPKS_SECRET **text);
-/* Storage without an HSM: the DEK in STATE/KEYSTORE.dek, mode 0600. TPKS_EXISTS. */
+/* Storage without an HSM: the DEK in STATE/KEYSTORE.dek, mode 0600. */
 TPKS_CHECK tpks_result slot_make_software(OSSL_LIB_CTX *libctx, const head *h,
                                           const char *state_dir, const TPKS_SECRET *dek,
                                           new_slot *out);
-/* Only the file, for the slot that is there already. TPKS_EXISTS. */
+/* Only the file, for the slot that is there already. */
 TPKS_CHECK tpks_result slot_restore_software(const head *h, const char *state_dir,
                                              const TPKS_SECRET *dek);
 /* Removes the DEK's file of a keystore that was never finished. */
