@@ -213,7 +213,8 @@ typedef enum tpks_purpose {
 /*
  * Asks a human. `info` names the thing asked for ("Trustpoint keystore web (1a2b3c4d) backup
  * password"). Writes at most `size` bytes, sets *length, returns 1; 0 means refused or nobody
- * there. Called without any lock held; at most once per load.
+ * there. No lock of this process is held meanwhile, only, during a restore, the lock file that
+ * keeps other processes from asking too. At most once per load.
  */
 typedef int tpks_ask_fn(void *arg, tpks_purpose purpose, const char *info, char *buffer,
                         size_t size, size_t *length);
