@@ -61,5 +61,6 @@ const OSSL_ITEM reason_strings[] = {
     REASON(TPKS_UNSUPPORTED, "not supported"),
     REASON(TPKS_NO_MEMORY, "out of memory"),
     REASON(TPKS_INTERNAL, "internal error"),
+    REASON(TPKS_KEY_MISSING, "the token no longer has the key"),
     {0, NULL},
 };

@@ -42,6 +42,7 @@ static const char *const RESULT_NAMES[] = {
     [TPKS_UNSUPPORTED] = "unsupported",
     [TPKS_NO_MEMORY] = "no-memory",
     [TPKS_INTERNAL] = "internal",
+    [TPKS_KEY_MISSING] = "key-missing",
 };
 
 const char *tpks_result_name(tpks_result result)

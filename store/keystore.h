@@ -65,7 +65,8 @@ typedef enum tpks_result {
     TPKS_CONFLICT = 22,    /* changed by another process meanwhile: try again */
     TPKS_UNSUPPORTED = 23, /* this token, OpenSSL or format cannot do it */
     TPKS_NO_MEMORY = 24,
-    TPKS_INTERNAL = 25
+    TPKS_INTERNAL = 25,
+    TPKS_KEY_MISSING = 26 /* token found and logged in, but the record's key is not on it */
 } tpks_result;
 
 /* The result's stable name in the vocabulary of `status`, such as "kek-missing". Never NULL. */
@@ -323,6 +324,15 @@ TPKS_API unsigned tpks_record_policy(const TPKS_RECORD *record);                
 TPKS_API uint64_t tpks_record_version(const TPKS_RECORD *record); /* +1 with every change */
 TPKS_API int64_t tpks_record_created(const TPKS_RECORD *record);
 TPKS_API int64_t tpks_record_changed(const TPKS_RECORD *record);
+/* Where its private key lives. */
+typedef enum tpks_key_home {
+    TPKS_HOME_DATABASE = 1, /* sealed under the DEK: tpks_load_key() */
+    TPKS_HOME_PLAIN,        /* in the database, in the clear: tpks_load_key() */
+    TPKS_HOME_TOKEN,        /* in a token, which it never leaves: tpks_token_key_open() */
+    TPKS_HOME_SOFTWARE,     /* wrapped by the software storage of Trustpoint: tpks_load_key() */
+    TPKS_HOME_NONE          /* nowhere: certificates alone */
+} tpks_key_home;
+TPKS_API tpks_key_home tpks_record_home(const TPKS_RECORD *record);
 /* Certificates: number 0 is the leaf, the rest its chain. */
 TPKS_API size_t tpks_record_cert_count(const TPKS_RECORD *record);
 TPKS_API const unsigned char *tpks_record_cert(const TPKS_RECORD *record, size_t i,
@@ -331,7 +341,8 @@ TPKS_API const unsigned char *tpks_record_cert(const TPKS_RECORD *record, size_t
 /*
  * Decrypts the private key: PKCS#8 DER (RFC 5208), authenticated together with everything else of
  * the record, and its public half recomputed and compared (unless `caller_compares`). Unlocks first
- * when needed. For the provider and for `export`: nothing else may hold a key.
+ * when needed. For the provider and for `export`: nothing else may hold a key. TPKS_NOT_PERMITTED
+ * for a key that lives in a token.
  */
 TPKS_API TPKS_CHECK tpks_result tpks_load_key(TPKS *ks, const TPKS_RECORD *record,
                                               TPKS_SECRET **pkcs8);
@@ -340,6 +351,72 @@ TPKS_API TPKS_CHECK tpks_result tpks_allowed(const TPKS *ks, const char *name);
 /* Writes one line to where the directive `log` says, if anywhere; never fails the caller. */
 TPKS_API void tpks_log(const TPKS *ks, const char *event, const char *record_name,
                        tpks_result result);
+
+/* ---- keys that never leave their token ------------------------------------------------------- */
+
+/*
+ * The private key of a record whose home is TPKS_HOME_TOKEN, ready for use. Counted by reference,
+ * used by any number of threads at once, outlives its TPKS and its record. It may be used after a
+ * fork: the child drops what it inherited and logs in by itself with its first operation (which
+ * needs the token, the PIN file and the right to both; with pin-source=callback it fails). The
+ * login of a process is made once, is shared by all its keys and lasts until the process ends,
+ * whatever the directive `hsm-session` says.
+ */
+typedef struct tpks_token_key TPKS_TOKEN_KEY;
+
+/*
+ * Proves the record (unlocking the keystore first when needed), finds the key on its token and
+ * proves that it is the private half of the record's public key, so that errors come at load.
+ * TPKS_KEY_MISSING, TPKS_MISMATCH (another key, or several, under its id), TPKS_TOKEN_MISSING (also
+ * when the configured token is another one), TPKS_BAD_INPUT (the home is another), and what
+ * tpks_unlock() may say. Does not look at `allow`. Belongs to the thread of `ks`.
+ */
+TPKS_API TPKS_CHECK tpks_result tpks_token_key_open(TPKS *ks, const TPKS_RECORD *record,
+                                                    TPKS_TOKEN_KEY **out);
+/* One more reference; returns `key`. Any thread. */
+TPKS_API TPKS_TOKEN_KEY *tpks_token_key_up_ref(TPKS_TOKEN_KEY *key);
+/* Gives one reference back; NULL is ignored. Makes no call of the PKCS#11 module: may be called
+ * from provider teardown. Any thread. */
+TPKS_API void tpks_token_key_free(TPKS_TOKEN_KEY *key);
+
+/* PKCS#11 mechanisms; all take what was hashed and, with RSA_PKCS, encoded before. */
+typedef enum tpks_mechanism {
+    TPKS_RSA_PKCS = 1, /* CKM_RSA_PKCS: sign, decrypt */
+    TPKS_RSA_PSS = 2,  /* CKM_RSA_PKCS_PSS: sign */
+    TPKS_RSA_RAW = 3,  /* CKM_RSA_X_509: decrypt */
+    TPKS_ECDSA = 4,    /* CKM_ECDSA: sign */
+    TPKS_RSA_OAEP = 5  /* CKM_RSA_PKCS_OAEP, empty label: decrypt */
+} tpks_mechanism;
+
+typedef struct tpks_token_op {
+    tpks_mechanism mechanism;
+    /* By OpenSSL's name, "SHA1" to "SHA512"; only PSS and OAEP look at these. */
+    const char *digest;
+    const char *mgf1_digest; /* NULL: `digest` */
+    size_t salt_size;        /* PSS, in bytes */
+} tpks_token_op;
+
+/*
+ * Signs. `in` is, with RSA_PKCS, the DER of the DigestInfo (RFC 8017) or TLS 1.0's 36 bytes, with
+ * RSA_PSS and ECDSA the digest. `out` gets, with RSA, the signature, as long as the modulus; with
+ * ECDSA r and s (PKCS#11), each as long as the order of the curve. *out_size is the room in `out`
+ * before, the length after. A token that was away is logged in to again, and the operation done
+ * once more. TPKS_BAD_INPUT (wrong mechanism for the key, unknown digest, too little room, or the
+ * token refuses the data), TPKS_NOT_PERMITTED (the record's policy, or the token's), and
+ * TPKS_UNSUPPORTED (the token has no such mechanism), TPKS_KEY_MISSING, TPKS_TOKEN_MISSING,
+ * TPKS_HSM_UNAVAILABLE, and TPKS_WRONG_SECRET or TPKS_PIN_LOCKED of a new login. Any thread.
+ */
+TPKS_API TPKS_CHECK tpks_result tpks_token_key_sign(TPKS_TOKEN_KEY *key, const tpks_token_op *op,
+                                                    const unsigned char *in, size_t in_size,
+                                                    unsigned char *out, size_t *out_size);
+/*
+ * Decrypts `in`, as long as the modulus; as tpks_token_key_sign(). The token removes the padding:
+ * what it refuses is TPKS_BAD_INPUT, whatever the reason. With RSA_RAW `out` gets as many bytes as
+ * the modulus has.
+ */
+TPKS_API TPKS_CHECK tpks_result tpks_token_key_decrypt(TPKS_TOKEN_KEY *key, const tpks_token_op *op,
+                                                       const unsigned char *in, size_t in_size,
+                                                       unsigned char *out, size_t *out_size);
 
 /* ---- changes: each is one transaction, read back before it is committed ---------------------- */
 
@@ -356,6 +433,16 @@ TPKS_API TPKS_CHECK tpks_result tpks_add(TPKS *ks, const char *name, const TPKS_
                                          const STACK_OF(X509) * certs, unsigned policy,
                                          unsigned char id[TPKS_ID_SIZE]);
 /*
+ * Adds a record whose key is made in the configured token and never leaves it. `key_type` is
+ * "RSA:2048" to "RSA:8192", "EC:P-256", "EC:P-384" or "EC:P-521"; `policy` is TPKS_MAY_SIGN, with
+ * RSA also TPKS_MAY_DECRYPT. An unfinished record is committed first, so that the object which a
+ * crash leaves on the token can be explained; making the record again begins by destroying it.
+ * `id` (may be NULL) gets the record's id. TPKS_EXISTS, TPKS_UNSUPPORTED (the token can't).
+ */
+TPKS_API TPKS_CHECK tpks_result tpks_generate_in_token(TPKS *ks, const char *name,
+                                                       const char *key_type, unsigned policy,
+                                                       unsigned char id[TPKS_ID_SIZE]);
+/*
  * Replaces the certificates of a record and, when `pkcs8` is not NULL, its key with them. The
  * record must still be at the version that was read (TPKS_CONFLICT).
  */
@@ -366,6 +453,9 @@ TPKS_API TPKS_CHECK tpks_result tpks_set_policy(TPKS *ks, const TPKS_RECORD *rec
                                                 unsigned policy);
 TPKS_API TPKS_CHECK tpks_result tpks_rename(TPKS *ks, const TPKS_RECORD *record, const char *name);
 TPKS_API TPKS_CHECK tpks_result tpks_remove(TPKS *ks, const TPKS_RECORD *record);
+/* The same, and destroys the key on its token for good. TPKS_BAD_INPUT: its home is no token. */
+TPKS_API TPKS_CHECK tpks_result tpks_remove_with_key(TPKS *ks, const TPKS_RECORD *record);
+
 /*
  * Joins the following changes into one transaction, ended by tpks_commit() or tpks_rollback().
  * After one of them has failed in the database (TPKS_EXISTS, say), nothing of the transaction can

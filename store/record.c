@@ -125,6 +125,11 @@ int64_t tpks_record_changed(const TPKS_RECORD *record)
     return record->changed;
 }
 
+tpks_key_home tpks_record_home(const TPKS_RECORD *record)
+{
+    return record->seal_algorithm == SEAL_TOKEN ? TPKS_HOME_TOKEN : TPKS_HOME_DATABASE;
+}
+
 size_t tpks_record_cert_count(const TPKS_RECORD *record)
 {
     return record->cert_count;

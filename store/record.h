@@ -9,9 +9,13 @@
 
 #include "head.h"
 
-/* Seal algorithm numbers of format 1. 2 is reserved for RFC 5649 blobs that an HSM unwraps into a
- * key of its own. */
+/*
+ * Seal algorithm numbers of format 1. 2 is reserved for RFC 5649 blobs that an HSM unwraps into a
+ * key of its own. With 3 the key lives in a token and 32 zero bytes are sealed in its place, so
+ * that what says where (token_serial, cka_id) is as authentic as any other column.
+ */
 #define SEAL_GCM 1
+#define SEAL_TOKEN 3
 
 #define PKCS8_MAX 65536 /* an RSA-16384 key has 9.3 KiB */
 #define CERTS_MAX 64

@@ -39,6 +39,7 @@ static const int exit_codes[] = {
     [TPKS_UNSUPPORTED] = EX_UNAVAILABLE,
     [TPKS_NO_MEMORY] = EX_OSERR,
     [TPKS_INTERNAL] = EX_SOFTWARE,
+    [TPKS_KEY_MISSING] = EX_UNAVAILABLE,
 };
 
 int exit_code_of(tpks_result result)
