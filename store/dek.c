@@ -88,7 +88,7 @@ static bool gcm_start(EVP_CIPHER_CTX *ctx, const EVP_CIPHER *cipher, const unsig
 
     return ctx != NULL && cipher != NULL && aad_size <= INT32_MAX &&
            EVP_CipherInit_ex2(ctx, cipher, key, nonce, encrypt, NULL) &&
-           EVP_CipherUpdate(ctx, NULL, &length, aad, (int)aad_size);
+           (aad_size == 0 || EVP_CipherUpdate(ctx, NULL, &length, aad, (int)aad_size));
 }
 
 tpks_result gcm_seal(OSSL_LIB_CTX *libctx, const unsigned char *key,
@@ -149,15 +149,23 @@ tpks_result dek_open(DEK *dek, const char *domain, const canonical *about,
                      unsigned char *out)
 {
     unsigned char aad[SHA256_SIZE];
+
+    TRY(canonical_digest(about, dek->libctx, domain, aad));
+    return dek_open_raw(dek, aad, sizeof(aad), nonce, in, in_size, out);
+}
+
+tpks_result dek_open_raw(DEK *dek, const unsigned char *aad, size_t aad_size,
+                         const unsigned char nonce[NONCE_SIZE], const unsigned char *in,
+                         size_t in_size, unsigned char *out)
+{
     size_t out_size = in_size;
 
     if (in_size < TAG_SIZE)
         return fail(TPKS_TAMPERED, "the sealed data is too short");
-    TRY(canonical_digest(about, dek->libctx, domain, aad));
     if (dek->in_token == NULL)
-        return gcm_open(dek->libctx, tpks_secret_data_const(dek->secret), nonce, aad, sizeof(aad),
-                        in, in_size, out);
-    TRY(hsm_gcm_open(dek->in_token, nonce, aad, sizeof(aad), in, in_size, out, &out_size));
+        return gcm_open(dek->libctx, tpks_secret_data_const(dek->secret), nonce, aad, aad_size, in,
+                        in_size, out);
+    TRY(hsm_gcm_open(dek->in_token, nonce, aad, aad_size, in, in_size, out, &out_size));
     if (out_size != in_size - TAG_SIZE) {
         OPENSSL_cleanse(out, in_size);
         return fail(TPKS_HSM_UNAVAILABLE, "the token returned %zu bytes where %zu are due",

@@ -41,6 +41,11 @@ TPKS_CHECK tpks_result dek_open(DEK *dek, const char *domain, const canonical *a
                                 const unsigned char nonce[NONCE_SIZE], const unsigned char *in,
                                 size_t in_size, unsigned char *out);
 
+/* The same with additional data as another program has chosen it; NULL and 0: none. */
+TPKS_CHECK tpks_result dek_open_raw(DEK *dek, const unsigned char *aad, size_t aad_size,
+                                    const unsigned char nonce[NONCE_SIZE], const unsigned char *in,
+                                    size_t in_size, unsigned char *out);
+
 /* Seals 32 zero bytes under a fresh nonce and opens them again: so they prove key and `about`. */
 TPKS_CHECK tpks_result dek_prove(DEK *dek, const char *domain, const canonical *about,
                                  unsigned char nonce[NONCE_SIZE], unsigned char proof[PROOF_SIZE]);

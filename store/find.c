@@ -33,7 +33,7 @@ static tpks_result search(TPKS *ks, const tpks_selector *selector, finding *f)
 {
     if (!ks->in_change)
         TRY(ks->d.backend->begin(ks->d.db, false));
-    tpks_result result = native_each_record(&ks->d, ks->libctx, &ks->head, selector, keep, f);
+    tpks_result result = ks->schema->each_record(&ks->d, ks->libctx, &ks->head, selector, keep, f);
     if (!ks->in_change)
         ks->d.backend->rollback(ks->d.db);
     return result;
@@ -78,7 +78,7 @@ tpks_result tpks_find(TPKS *ks, const tpks_selector *selector, TPKS_RECORD **out
     return TPKS_OK;
 }
 
-/* Gives a native record away as the public type. */
+/* Gives a record away as the public type. */
 typedef struct walk {
     tpks_each_fn *each;
     void *arg;
@@ -96,7 +96,27 @@ tpks_result tpks_each(TPKS *ks, const tpks_selector *selector, tpks_each_fn *eac
     CRYPTO_SCOPE;
     walk w = {each, arg};
 
-    return native_each_record(&ks->d, ks->libctx, &ks->head, selector, pass_on, &w);
+    return ks->schema->each_record(&ks->d, ks->libctx, &ks->head, selector, pass_on, &w);
+}
+
+/* After a key was opened with `result`: is it the record's? Without success there is none. */
+static tpks_result compare(const TPKS *ks, const TPKS_RECORD *record, tpks_result result,
+                           TPKS_SECRET **pkcs8)
+{
+    if (result == TPKS_OK && !ks->caller_compares)
+        result = record_check_key(ks->libctx, record, *pkcs8);
+    if (result != TPKS_OK) {
+        tpks_secret_free(*pkcs8);
+        *pkcs8 = NULL;
+    }
+    return result;
+}
+
+/* A key that is not sealed under the DEK. */
+static tpks_result load_locked(TPKS *ks, const TPKS_RECORD *record, TPKS_SECRET **pkcs8)
+{
+    return compare(ks, record, ks->schema->open_record(&ks->d, ks->libctx, record, NULL, pkcs8),
+                   pkcs8);
 }
 
 tpks_result tpks_load_key(TPKS *ks, const TPKS_RECORD *record, TPKS_SECRET **pkcs8)
@@ -104,6 +124,8 @@ tpks_result tpks_load_key(TPKS *ks, const TPKS_RECORD *record, TPKS_SECRET **pkc
     CRYPTO_SCOPE;
 
     *pkcs8 = NULL;
+    if (!ks->schema->needs_dek(record))
+        return load_locked(ks, record, pkcs8);
     ks->suspect = true; /* until it has succeeded */
     TRY(tpks_unlock(ks));
     if (memcmp(record->dek, ks->head.dek, TPKS_ID_SIZE) != 0)
@@ -111,20 +133,15 @@ tpks_result tpks_load_key(TPKS *ks, const TPKS_RECORD *record, TPKS_SECRET **pkc
                     "record \"%s\" is sealed under a DEK that is not the current one: "
                     "restore it from a backup",
                     record->name);
-    tpks_result result = record_open(record, ks->dek, pkcs8);
+    tpks_result result = ks->schema->open_record(&ks->d, ks->libctx, record, ks->dek, pkcs8);
     if (result == TPKS_HSM_UNAVAILABLE) {
         /* A DEK that was kept in the token may be gone from it: once more, from the start. */
         keystore_lock(ks);
         TRY(tpks_unlock(ks));
-        result = record_open(record, ks->dek, pkcs8);
+        result = ks->schema->open_record(&ks->d, ks->libctx, record, ks->dek, pkcs8);
     }
     /* Sealed right, but a token that decrypts wrongly says OK too. */
-    if (result == TPKS_OK && !ks->caller_compares)
-        result = record_check_key(ks->libctx, record, *pkcs8);
-    if (result != TPKS_OK) {
-        tpks_secret_free(*pkcs8);
-        *pkcs8 = NULL;
-    }
+    result = compare(ks, record, result, pkcs8);
     ks->suspect = result != TPKS_OK;
     return result;
 }

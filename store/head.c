@@ -45,6 +45,7 @@ void slot_row_clear(slot_row *slot)
     OPENSSL_free(slot->host);
     OPENSSL_free(slot->token_label);
     OPENSSL_free(slot->token_serial);
+    OPENSSL_free(slot->kek_label);
     bytes_clear(&slot->cka_id);
     bytes_clear(&slot->salt);
     bytes_clear(&slot->extension);
@@ -74,6 +75,7 @@ void head_clear(head *h)
     OPENSSL_free(h->slots);
     OPENSSL_free(h->wraps);
     OPENSSL_free(h->label);
+    OPENSSL_free(h->token);
     bytes_clear(&h->extension);
     memset(h, 0, sizeof(*h));
 }
@@ -105,6 +107,8 @@ static tpks_result slot_row_copy(slot_row *to, const slot_row *from)
     TRY(text_copy(&to->host, from->host));
     TRY(text_copy(&to->token_label, from->token_label));
     TRY(text_copy(&to->token_serial, from->token_serial));
+    if (from->kek_label != NULL)
+        TRY(text_copy(&to->kek_label, from->kek_label));
     TRY(bytes_set(&to->cka_id, from->cka_id.data, from->cka_id.size));
     TRY(bytes_set(&to->salt, from->salt.data, from->salt.size));
     return bytes_set(&to->extension, from->extension.data, from->extension.size);

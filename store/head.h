@@ -55,6 +55,7 @@ typedef struct slot_row {
     char *token_label;
     char *token_serial;
     bytes cka_id;         /* CKA_ID_SIZE bytes for HSM slots, else empty */
+    char *kek_label;      /* Trustpoint's KEK has a label instead of an id, or it is NULL */
     uint64_t kdf_version; /* Argon2 version for password slots, else 0 */
     tpks_kdf_cost cost;
     bytes salt; /* KDF_SALT_SIZE bytes for password and recovery slots, else empty */
@@ -90,6 +91,7 @@ typedef struct head {
     size_t slot_count;
     wrap_row *wraps;
     size_t wrap_count;
+    char *token; /* the token URI that the database itself names; NULL: none that works here */
 } head;
 
 void head_clear(head *h);

@@ -59,6 +59,9 @@ tpks_result tpks_header_backup(TPKS *ks, const char *path)
 {
     CRYPTO_SCOPE;
 
+    if (ks->schema->read_only != NULL)
+        return fail(TPKS_UNSUPPORTED, "%s: %s", ks->d.backend->describe(ks->d.db),
+                    ks->schema->read_only);
     /* Only what proves itself is worth keeping. */
     TRY(tpks_unlock(ks));
     return copy_to(ks, path);

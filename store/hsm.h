@@ -32,8 +32,17 @@ typedef enum wrap_algorithm {
     WRAP_AES_CBC_PAD = 5, /* CKM_AES_CBC_PAD, 16-byte IV */
     WRAP_AES_GCM = 6,     /* C_Encrypt/C_Decrypt with CKM_AES_GCM, 12-byte IV, no AAD */
     WRAP_PASSWORD_GCM =
-        7,        /* host: AES-256-GCM under a key derived from a password or recovery key */
-    WRAP_FILE = 8 /* storage without an HSM: the DEK's file */
+        7,         /* host: AES-256-GCM under a key derived from a password or recovery key */
+    WRAP_FILE = 8, /* storage without an HSM: the DEK's file */
+
+    /* How Trustpoint wraps its DEK: numbers of this process only, never stored. */
+    WRAP_TRUSTPOINT_ECB = 100, /* 8 random bytes, then CKM_AES_ECB of the DEK */
+    WRAP_TRUSTPOINT_CWRAP,     /* CKM_AES_KEY_WRAP, _PAD or _KWP: which one is not recorded */
+    WRAP_TRUSTPOINT_KW_PAD,    /* CKM_AES_KEY_WRAP_PAD, which each module understands otherwise */
+    WRAP_TRUSTPOINT_CBC_PAD,   /* C_Encrypt with CKM_AES_CBC_PAD, 16-byte IV */
+    WRAP_TRUSTPOINT_CBC,       /* C_Encrypt with CKM_AES_CBC, 16-byte IV */
+    WRAP_TRUSTPOINT_BACKUP,    /* AES-256-GCM under Argon2id of a password */
+    WRAP_TRUSTPOINT_RAW        /* in the database, in the clear */
 } wrap_algorithm;
 
 /* "aes-kw" and so on; "unknown" for a number that is not listed. */
@@ -83,9 +92,11 @@ TPKS_CHECK tpks_result hsm_init_token(const hsm_options *options, const TPKS_SEC
 
 /*
  * A KEK is found by its CKA_ID alone, on this token. TPKS_KEK_MISSING: the search succeeded and
- * found nothing. Two objects with one id are TPKS_KEK_FOREIGN.
+ * found nothing. Two objects with one id are TPKS_KEK_FOREIGN. A KEK of Trustpoint's has a label
+ * instead, and two AES keys with that label are TPKS_KEK_FOREIGN.
  */
 TPKS_CHECK tpks_result hsm_find_kek(HSM *hsm, const unsigned char cka_id[CKA_ID_SIZE]);
+TPKS_CHECK tpks_result hsm_find_kek_by_label(HSM *hsm, const char *label);
 
 /*
  * Makes a KEK and wraps `dek` with it: tries the algorithms in the order of the manual by doing
@@ -102,7 +113,8 @@ TPKS_CHECK tpks_result hsm_destroy_kek(HSM *hsm, const unsigned char cka_id[CKA_
 
 /* What hsm_unwrap() needs to know. */
 typedef struct hsm_wrapped {
-    const unsigned char *cka_id;
+    const unsigned char *cka_id; /* of the KEK; NULL: it is the one AES key with this label */
+    const char *label;           /* CKA_LABEL, UTF-8; looked at without a cka_id only */
     wrap_algorithm algorithm;
     const unsigned char *iv;
     size_t iv_size;

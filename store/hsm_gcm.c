@@ -17,6 +17,7 @@ struct kept_dek {
     struct kept_dek *next;
     unsigned char dek_id[16];
     unsigned char cka_id[CKA_ID_SIZE];
+    char *label; /* instead of the id; NULL: there is an id */
     unsigned char iv[16];
     unsigned char data[WRAPPED_MAX];
     hsm_wrapped wrapped; /* points to the above */
@@ -253,8 +254,9 @@ static CK_RV unwrap_run(struct hsm_connection *connection, struct keeper_job *ba
 {
     struct unwrap_job *job = (struct unwrap_job *)base;
     CK_OBJECT_HANDLE kek;
+    const struct kek_name name = {job->wrapped->cka_id, job->wrapped->label};
     job->unusable = job->foreign = false;
-    CK_RV rv = find_kek(connection, job->wrapped->cka_id, &kek, &job->keks);
+    CK_RV rv = find_kek(connection, &name, &kek, &job->keks);
     if (rv != CKR_OK || job->keks != 1)
         return rv;
     rv = job->out != NULL ? unwrap_outside(connection, kek, job->wrapped, job->out, &job->out_size)
@@ -263,7 +265,7 @@ static CK_RV unwrap_run(struct hsm_connection *connection, struct keeper_job *ba
     if (rv != CKR_GENERAL_ERROR && rv != CKR_FUNCTION_FAILED)
         return rv;
     /* The blob, or the token? A token that can still search is well. */
-    CK_RV health = find_kek(connection, job->wrapped->cka_id, &kek, &job->keks);
+    CK_RV health = find_kek(connection, &name, &kek, &job->keks);
     base->ambiguous = health == CKR_OK;
     return health == CKR_OK ? rv : health;
 }
@@ -306,7 +308,8 @@ static tpks_result unwrap_with(HSM *hsm, struct unwrap_job *job)
         TRY(keeper_run(hsm->connection, &hsm->caller, &job->base, &rv));
     if (rv != CKR_OK && !job->base.ambiguous)
         return fail_ckr(ckr_result(rv), hsm->connection, "searching the KEK", rv);
-    TRY(check_kek_count(hsm, job->keks));
+    TRY(check_kek_count(hsm, &(struct kek_name){job->wrapped->cka_id, job->wrapped->label},
+                        job->keks));
     return unwrap_result(hsm, job, rv);
 }
 
@@ -340,13 +343,26 @@ tpks_result hsm_unwrap_out(HSM *hsm, const hsm_wrapped *wrapped, TPKS_SECRET **d
 
 /* ---- kept DEKs ------------------------------------------------------------------------------- */
 
+static bool same_kek(const struct kept_dek *kept, const hsm_wrapped *wrapped)
+{
+    if (wrapped->cka_id == NULL || kept->label != NULL)
+        return wrapped->cka_id == NULL && kept->label != NULL &&
+               strcmp(kept->label, wrapped->label) == 0;
+    return memcmp(kept->cka_id, wrapped->cka_id, CKA_ID_SIZE) == 0;
+}
+
 static bool is_kept(const struct kept_dek *kept, const hsm_wrapped *wrapped,
                     const unsigned char *dek_id)
 {
-    return memcmp(kept->dek_id, dek_id, sizeof(kept->dek_id)) == 0 &&
-           memcmp(kept->cka_id, wrapped->cka_id, CKA_ID_SIZE) == 0 &&
+    return memcmp(kept->dek_id, dek_id, sizeof(kept->dek_id)) == 0 && same_kek(kept, wrapped) &&
            kept->wrapped.algorithm == wrapped->algorithm && kept->wrapped.size == wrapped->size &&
            memcmp(kept->data, wrapped->data, wrapped->size) == 0;
+}
+
+static void kept_free(struct kept_dek *kept)
+{
+    free(kept->label);
+    free(kept);
 }
 
 static struct kept_dek *kept_new(const hsm_wrapped *wrapped, const unsigned char *dek_id)
@@ -355,12 +371,18 @@ static struct kept_dek *kept_new(const hsm_wrapped *wrapped, const unsigned char
     if (kept == NULL)
         return NULL;
     memcpy(kept->dek_id, dek_id, sizeof(kept->dek_id));
-    memcpy(kept->cka_id, wrapped->cka_id, CKA_ID_SIZE);
+    if (wrapped->cka_id != NULL)
+        memcpy(kept->cka_id, wrapped->cka_id, CKA_ID_SIZE);
+    else if ((kept->label = strdup(wrapped->label)) == NULL) {
+        free(kept);
+        return NULL;
+    }
     memcpy(kept->data, wrapped->data, wrapped->size);
     if (wrapped->iv_size > 0)
         memcpy(kept->iv, wrapped->iv, wrapped->iv_size);
     kept->wrapped = *wrapped;
-    kept->wrapped.cka_id = kept->cka_id;
+    kept->wrapped.cka_id = kept->label == NULL ? kept->cka_id : NULL;
+    kept->wrapped.label = kept->label;
     kept->wrapped.iv = kept->iv;
     kept->wrapped.data = kept->data;
     return kept;
@@ -392,7 +414,7 @@ static void kept_remove(struct hsm_connection *connection, struct kept_dek *kept
     while (*link != kept)
         link = &(*link)->next;
     *link = kept->next;
-    free(kept);
+    kept_free(kept);
 }
 
 void kept_deks_free(struct hsm_connection *connection)
@@ -400,7 +422,7 @@ void kept_deks_free(struct hsm_connection *connection)
     while (connection->deks != NULL) {
         struct kept_dek *kept = connection->deks;
         connection->deks = kept->next;
-        free(kept);
+        kept_free(kept);
     }
 }
 

@@ -293,6 +293,7 @@ struct wrap_method {
     CK_MECHANISM_TYPE mechanism;
     size_t wrapped_size; /* 0: the size of the modulus */
     size_t iv_size;
+    size_t skip; /* bytes before what is wrapped, which mean nothing */
 };
 /* NULL for a number that is not an HSM algorithm. */
 const struct wrap_method *wrap_method(wrap_algorithm algorithm);
@@ -359,15 +360,20 @@ void kept_deks_free(struct hsm_connection *connection);
 
 /* ---- hsm_kek.c ------------------------------------------------------------------------------- */
 
+/* What a KEK is found by: its id or, without one, its label. */
+struct kek_name {
+    const unsigned char *cka_id;
+    const char *label;
+};
 /* Objects of this class and id on the token, at most two, through the keeper session. */
 CK_RV find_objects(struct hsm_connection *connection, CK_OBJECT_CLASS class,
                    const unsigned char *cka_id, CK_OBJECT_HANDLE found[2], CK_ULONG *count);
 /* Secret and private keys together: 0, 1, or more than one. */
-CK_RV find_kek(struct hsm_connection *connection, const unsigned char *cka_id,
+CK_RV find_kek(struct hsm_connection *connection, const struct kek_name *name,
                CK_OBJECT_HANDLE *kek, CK_ULONG *count);
 /* Says how many KEKs were found: TPKS_OK for one, TPKS_KEK_MISSING, TPKS_KEK_FOREIGN for several.
  */
-TPKS_CHECK tpks_result check_kek_count(const HSM *hsm, CK_ULONG count);
+TPKS_CHECK tpks_result check_kek_count(const HSM *hsm, const struct kek_name *name, CK_ULONG count);
 /*
  * After a search that found nothing: a module that was initialised long ago does not show that its
  * token was replaced. Makes sure of the token; *again when the search is to be repeated.

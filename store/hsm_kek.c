@@ -14,18 +14,13 @@
 
 /* ---- find ------------------------------------------------------------------------------------ */
 
-CK_RV find_objects(struct hsm_connection *connection, CK_OBJECT_CLASS class,
-                   const unsigned char *cka_id, CK_OBJECT_HANDLE found[2], CK_ULONG *count)
+/* At most two of what matches. */
+static CK_RV search(struct hsm_connection *connection, CK_ATTRIBUTE *template, CK_ULONG size,
+                    CK_OBJECT_HANDLE found[2], CK_ULONG *count)
 {
     CK_FUNCTION_LIST *functions = connection->module->functions;
-    CK_BBOOL yes = CK_TRUE;
-    CK_ATTRIBUTE template[] = {
-        {CKA_CLASS, &class, sizeof(class)},
-        {CKA_TOKEN, &yes, sizeof(yes)},
-        {CKA_ID, (void *)cka_id, CKA_ID_SIZE},
-    };
     *count = 0;
-    CK_RV rv = functions->C_FindObjectsInit(connection->session, template, 3);
+    CK_RV rv = functions->C_FindObjectsInit(connection->session, template, size);
     if (rv != CKR_OK)
         return rv;
     rv = functions->C_FindObjects(connection->session, found, 2, count);
@@ -33,24 +28,69 @@ CK_RV find_objects(struct hsm_connection *connection, CK_OBJECT_CLASS class,
     return rv != CKR_OK ? rv : end;
 }
 
-CK_RV find_kek(struct hsm_connection *connection, const unsigned char *cka_id,
+CK_RV find_objects(struct hsm_connection *connection, CK_OBJECT_CLASS class,
+                   const unsigned char *cka_id, CK_OBJECT_HANDLE found[2], CK_ULONG *count)
+{
+    CK_BBOOL yes = CK_TRUE;
+    CK_ATTRIBUTE template[] = {
+        {CKA_CLASS, &class, sizeof(class)},
+        {CKA_TOKEN, &yes, sizeof(yes)},
+        {CKA_ID, (void *)cka_id, CKA_ID_SIZE},
+    };
+    return search(connection, template, 3, found, count);
+}
+
+/* With exactly the attributes that Trustpoint searches by, so that both see the same keys. */
+static CK_RV find_by_label(struct hsm_connection *connection, const char *label,
+                           CK_OBJECT_HANDLE *kek, CK_ULONG *count)
+{
+    CK_OBJECT_HANDLE found[2];
+    CK_KEY_TYPE type = CKK_AES;
+    CK_ATTRIBUTE template[] = {
+        {CKA_KEY_TYPE, &type, sizeof(type)},
+        {CKA_LABEL, (void *)label, strlen(label)},
+    };
+    CK_RV rv = search(connection, template, 2, found, count);
+    if (rv == CKR_OK && *count == 1)
+        *kek = found[0];
+    return rv;
+}
+
+CK_RV find_kek(struct hsm_connection *connection, const struct kek_name *name,
                CK_OBJECT_HANDLE *kek, CK_ULONG *count)
 {
     CK_OBJECT_HANDLE secret[2], private[2];
     CK_ULONG secrets = 0, privates = 0;
-    CK_RV rv = find_objects(connection, CKO_SECRET_KEY, cka_id, secret, &secrets);
+    if (name->cka_id == NULL)
+        return find_by_label(connection, name->label, kek, count);
+    CK_RV rv = find_objects(connection, CKO_SECRET_KEY, name->cka_id, secret, &secrets);
     if (rv == CKR_OK)
-        rv = find_objects(connection, CKO_PRIVATE_KEY, cka_id, private, &privates);
+        rv = find_objects(connection, CKO_PRIVATE_KEY, name->cka_id, private, &privates);
     *count = secrets + privates;
     if (rv == CKR_OK && *count == 1)
         *kek = secrets == 1 ? secret[0] : private[0];
     return rv;
 }
 
-tpks_result check_kek_count(const HSM *hsm, CK_ULONG count)
+static tpks_result check_label_count(const HSM *hsm, const char *label, CK_ULONG count)
+{
+    if (count == 0)
+        return fail(TPKS_KEK_MISSING,
+                    "HSM token \"%s\" (%s): found and logged in, but it has no AES key labelled "
+                    "\"%.100s\", Trustpoint's KEK: restore it",
+                    hsm->label, hsm_module_name(hsm), label);
+    return fail(TPKS_KEK_FOREIGN,
+                "HSM token \"%s\" (%s): it has several AES keys labelled \"%.100s\", so that "
+                "Trustpoint can't use either: destroy or rename the one that is not its KEK",
+                hsm->label, hsm_module_name(hsm), label);
+}
+
+tpks_result check_kek_count(const HSM *hsm, const struct kek_name *name, CK_ULONG count)
 {
     if (count == 1)
         return TPKS_OK;
+    if (name->cka_id == NULL)
+        return check_label_count(hsm, name->label, count);
     if (count == 0)
         return fail(TPKS_KEK_MISSING,
                     "HSM token \"%s\" (%s): found and logged in, but the keystore's KEK is not on "
@@ -100,7 +140,7 @@ tpks_result confirm_missing(HSM *hsm, bool *again)
 
 struct find_job {
     struct keeper_job base;
-    const unsigned char *cka_id;
+    struct kek_name name;
     CK_ULONG count;
 };
 
@@ -108,7 +148,7 @@ static CK_RV find_run(struct hsm_connection *connection, struct keeper_job *base
 {
     struct find_job *job = (struct find_job *)base;
     CK_OBJECT_HANDLE kek;
-    return find_kek(connection, job->cka_id, &kek, &job->count);
+    return find_kek(connection, &job->name, &kek, &job->count);
 }
 
 static tpks_result find(HSM *hsm, struct find_job *job)
@@ -121,18 +161,28 @@ static tpks_result find(HSM *hsm, struct find_job *job)
     return TPKS_OK;
 }
 
-tpks_result hsm_find_kek(HSM *hsm, const unsigned char cka_id[CKA_ID_SIZE])
+static tpks_result find_named(HSM *hsm, struct kek_name name)
 {
     HSM_GUARD guard;
     TRY(hsm_enter(&guard, hsm->process));
-    struct find_job job = {.cka_id = cka_id};
+    struct find_job job = {.name = name};
     bool again = false;
     TRY(find(hsm, &job));
     if (job.count == 0)
         TRY(confirm_missing(hsm, &again));
     if (again)
         TRY(find(hsm, &job));
-    return check_kek_count(hsm, job.count);
+    return check_kek_count(hsm, &name, job.count);
+}
+
+tpks_result hsm_find_kek(HSM *hsm, const unsigned char cka_id[CKA_ID_SIZE])
+{
+    return find_named(hsm, (struct kek_name){.cka_id = cka_id});
+}
+
+tpks_result hsm_find_kek_by_label(HSM *hsm, const char *label)
+{
+    return find_named(hsm, (struct kek_name){.label = label});
 }
 
 /* ---- destroy --------------------------------------------------------------------------------- */
@@ -177,7 +227,7 @@ static tpks_result check_may_write(const HSM *hsm)
 
 static CK_RV destroy_run(struct hsm_connection *connection, struct keeper_job *base)
 {
-    return destroy_kek(connection, ((struct find_job *)base)->cka_id);
+    return destroy_kek(connection, ((struct find_job *)base)->name.cka_id);
 }
 
 tpks_result hsm_destroy_kek(HSM *hsm, const unsigned char cka_id[CKA_ID_SIZE])
@@ -185,7 +235,7 @@ tpks_result hsm_destroy_kek(HSM *hsm, const unsigned char cka_id[CKA_ID_SIZE])
     HSM_GUARD guard;
     TRY(hsm_enter(&guard, hsm->process));
     TRY(check_may_write(hsm));
-    struct find_job job = {.base.run = destroy_run, .cka_id = cka_id};
+    struct find_job job = {.base.run = destroy_run, .name = {.cka_id = cka_id}};
     CK_RV rv;
     TRY(keeper_run(hsm->connection, &hsm->caller, &job.base, &rv));
     if (rv != CKR_OK)
@@ -364,7 +414,7 @@ static tpks_result make_any(struct making *making, const wrap_algorithm *order, 
 
 static tpks_result check_id_is_free(HSM *hsm, const unsigned char *cka_id)
 {
-    struct find_job job = {.cka_id = cka_id};
+    struct find_job job = {.name = {.cka_id = cka_id}};
     TRY(find(hsm, &job));
     if (job.count != 0)
         return fail(TPKS_EXISTS,

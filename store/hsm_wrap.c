@@ -13,12 +13,16 @@
 #include <openssl/rsa.h>
 
 static const struct wrap_method methods[] = {
-    {WRAP_AES_KW, "aes-kw", KEK_AES_WRAP, CKM_AES_KEY_WRAP, 40, 0},
-    {WRAP_AES_KWP, "aes-kwp", KEK_AES_WRAP, MECHANISM_AES_KWP, 40, 0},
-    {WRAP_RSA_OAEP_SHA256, "rsa-oaep-sha256", KEK_RSA, CKM_RSA_PKCS_OAEP, 0, 0},
-    {WRAP_RSA_OAEP_SHA1, "rsa-oaep-sha1", KEK_RSA, CKM_RSA_PKCS_OAEP, 0, 0},
-    {WRAP_AES_CBC_PAD, "aes-cbc-pad", KEK_AES_WRAP, CKM_AES_CBC_PAD, 48, 16},
-    {WRAP_AES_GCM, "aes-gcm", KEK_AES_ENCRYPT, CKM_AES_GCM, 48, GCM_NONCE_SIZE},
+    {WRAP_AES_KW, "aes-kw", KEK_AES_WRAP, CKM_AES_KEY_WRAP, 40, 0, 0},
+    {WRAP_AES_KWP, "aes-kwp", KEK_AES_WRAP, MECHANISM_AES_KWP, 40, 0, 0},
+    {WRAP_RSA_OAEP_SHA256, "rsa-oaep-sha256", KEK_RSA, CKM_RSA_PKCS_OAEP, 0, 0, 0},
+    {WRAP_RSA_OAEP_SHA1, "rsa-oaep-sha1", KEK_RSA, CKM_RSA_PKCS_OAEP, 0, 0, 0},
+    {WRAP_AES_CBC_PAD, "aes-cbc-pad", KEK_AES_WRAP, CKM_AES_CBC_PAD, 48, 16, 0},
+    {WRAP_AES_GCM, "aes-gcm", KEK_AES_ENCRYPT, CKM_AES_GCM, 48, GCM_NONCE_SIZE, 0},
+    {WRAP_TRUSTPOINT_KW_PAD, "aes-kw-pad", KEK_AES_WRAP, CKM_AES_KEY_WRAP_PAD, 40, 0, 0},
+    {WRAP_TRUSTPOINT_ECB, "trustpoint-ecb", KEK_AES_ENCRYPT, CKM_AES_ECB, 40, 0, 8},
+    {WRAP_TRUSTPOINT_CBC_PAD, "trustpoint-cbc-pad", KEK_AES_ENCRYPT, CKM_AES_CBC_PAD, 48, 16, 0},
+    {WRAP_TRUSTPOINT_CBC, "trustpoint-cbc", KEK_AES_ENCRYPT, CKM_AES_CBC, 32, 16, 0},
 };
 
 const struct wrap_method *wrap_method(wrap_algorithm algorithm)
@@ -35,9 +39,20 @@ const char *wrap_algorithm_name(wrap_algorithm algorithm)
     const struct wrap_method *method = wrap_method(algorithm);
     if (method != NULL)
         return method->name;
-    if (algorithm == WRAP_PASSWORD_GCM)
+    switch (algorithm) {
+    case WRAP_PASSWORD_GCM:
         return "password-gcm";
-    return algorithm == WRAP_FILE ? "file" : "unknown";
+    case WRAP_FILE:
+        return "file";
+    case WRAP_TRUSTPOINT_CWRAP:
+        return "trustpoint-aes-key-wrap";
+    case WRAP_TRUSTPOINT_BACKUP:
+        return "trustpoint-backup";
+    case WRAP_TRUSTPOINT_RAW:
+        return "in-the-clear";
+    default:
+        return "unknown";
+    }
 }
 
 bool wrapped_is_well_formed(const hsm_wrapped *wrapped)
@@ -45,6 +60,8 @@ bool wrapped_is_well_formed(const hsm_wrapped *wrapped)
     const struct wrap_method *method = wrap_method(wrapped->algorithm);
     if (method == NULL || wrapped->iv_size != method->iv_size)
         return false;
+    if (method->algorithm == WRAP_TRUSTPOINT_KW_PAD) /* RFC 5649, or PKCS#7 to 8 or 16 bytes */
+        return wrapped->size == 40 || wrapped->size == 48 || wrapped->size == 56;
     if (method->wrapped_size != 0)
         return wrapped->size == method->wrapped_size;
     return wrapped->size >= 256 && wrapped->size <= WRAPPED_MAX;
@@ -121,7 +138,7 @@ CK_RV unwrap_inside(struct hsm_connection *connection, CK_OBJECT_HANDLE kek,
                     const hsm_wrapped *wrapped, CK_OBJECT_HANDLE *object)
 {
     /* Its KEK may only encrypt and decrypt, so the DEK would pass through this process. */
-    if (wrapped->algorithm == WRAP_AES_GCM)
+    if (wrap_method(wrapped->algorithm)->kind == KEK_AES_ENCRYPT)
         return CKR_MECHANISM_INVALID;
     return unwrap_as(connection, kek, wrapped, true, TEMPLATE_KEPT, object);
 }
@@ -159,14 +176,15 @@ static CK_RV decrypt(struct hsm_connection *connection, CK_OBJECT_HANDLE kek,
     CK_SESSION_HANDLE session;
     CK_ULONG size = WRAPPED_MAX;
     struct mechanism mechanism;
-    mechanism_set(&mechanism, wrap_method(wrapped->algorithm), wrapped->iv);
+    const struct wrap_method *method = wrap_method(wrapped->algorithm);
+    mechanism_set(&mechanism, method, wrapped->iv);
     CK_RV rv = session_take(connection, &session);
     if (rv != CKR_OK)
         return rv;
     rv = functions->C_DecryptInit(session, &mechanism.mechanism, kek);
     if (rv == CKR_OK)
-        rv = functions->C_Decrypt(session, (unsigned char *)wrapped->data, wrapped->size, out,
-                                  &size);
+        rv = functions->C_Decrypt(session, (unsigned char *)wrapped->data + method->skip,
+                                  wrapped->size - method->skip, out, &size);
     session_give(connection, session, rv != CKR_OK);
     if (rv == CKR_OK)
         *out_size = size;

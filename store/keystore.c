@@ -30,7 +30,14 @@ const char *keystore_lock_dir(const TPKS *ks, char *out)
 
 const char *keystore_token(const TPKS *ks)
 {
-    return ks->token != NULL ? ks->token : keystore_setting(ks, "token");
+    const char *configured = ks->token != NULL ? ks->token : keystore_setting(ks, "token");
+
+    return configured != NULL ? configured : ks->head.token;
+}
+
+const char *tpks_schema_name(const TPKS *ks)
+{
+    return ks->schema->name;
 }
 
 const slot_row *keystore_slot(const TPKS *ks)
@@ -77,6 +84,7 @@ tpks_result keystore_new(const tpks_options *options, TPKS **out)
         OPENSSL_free(ks);
         return fail_memory();
     }
+    ks->schema = &schema_native;
     ks->config = config_up_ref(options->config);
     ks->libctx = options->libctx;
     ks->access = options->access;
@@ -123,11 +131,18 @@ static void free_at(TPKS **ks)
         keystore_free(*ks);
 }
 
+tpks_result schema_recognise(const database *d, const schema **out)
+{
+    TRY(native_recognise(d));
+    *out = &schema_native;
+    return TPKS_OK;
+}
+
 /* Header and slots in one consistent view. */
 static tpks_result read_stored(TPKS *ks, head *out)
 {
     TRY(ks->d.backend->begin(ks->d.db, false));
-    tpks_result result = native_read_head(&ks->d, out);
+    tpks_result result = ks->schema->read_head(&ks->d, ks->libctx, out);
     ks->d.backend->rollback(ks->d.db);
     return result;
 }
@@ -183,7 +198,7 @@ tpks_result tpks_open(const tpks_options *options, TPKS **out)
     TRY(backend_find(store, &ks->d.backend, &location));
     TRY(ks->d.backend->open(location, ks->access == TPKS_WRITE ? TPKS_DB_WRITE : TPKS_DB_READ,
                             &ks->d.db));
-    TRY(native_recognise(&ks->d));
+    TRY(schema_recognise(&ks->d, &ks->schema));
     TRY(read_head(ks));
     *out = ks;
     ks = NULL;
@@ -194,7 +209,7 @@ tpks_result keystore_refresh(TPKS *ks)
 {
     bool same = false;
 
-    TRY(native_is_unchanged(&ks->d, &ks->head, &same));
+    TRY(ks->schema->is_unchanged(&ks->d, ks->libctx, &ks->head, &same));
     return same ? TPKS_OK : keystore_reload(ks);
 }
 
@@ -210,7 +225,7 @@ tpks_result keystore_reload(TPKS *ks)
         keystore_lock(ks);
         return unlock_machine(ks);
     }
-    tpks_result result = head_check_seal(&ks->head, ks->dek);
+    tpks_result result = ks->schema->check_head(&ks->head, ks->dek);
     if (result != TPKS_OK)
         keystore_lock(ks);
     return result;
@@ -286,7 +301,7 @@ tpks_result tpks_status(TPKS *ks, tpks_status_info *out)
         snprintf(out->token_serial, sizeof(out->token_serial), "%s", slot->token_serial);
     }
     out->anchor_known = anchor_read(ks, &ks->head, &seen) != TPKS_OK || seen.known;
-    return native_count_records(&ks->d, &ks->head, &out->records);
+    return ks->schema->count_records(&ks->d, &ks->head, &out->records);
 }
 
 tpks_result tpks_backup(TPKS *ks, const char *path)

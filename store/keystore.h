@@ -160,6 +160,18 @@ typedef struct tpks_selector {
     const unsigned char
         *serial; /* the leaf's serial number, unsigned big-endian, no leading zeros */
     size_t serial_size;
+    /*
+     * What only a database of Trustpoint knows, as UTF-8; in a native keystore these are
+     * TPKS_NOT_FOUND with a text that says so.
+     */
+    const char *role;       /* "tls-server": the TLS credential that Trustpoint uses now */
+    const char *credential; /* the credential's number, decimal */
+    const char *ca;         /* unique name of a CA */
+    const char *signer;     /* unique name of a signer */
+    const char *owner;      /* unique name of a DevOwnerID */
+    const char *device;     /* common name of a device */
+    const char *cn;         /* common name of the certificate issued to a device, or of any */
+    const char *alias;      /* alias or UUID of a managed key */
 } tpks_selector;
 
 /* A parsed `trustpoint:` URI. */
@@ -181,8 +193,9 @@ TPKS_API const tpks_selector *tpks_uri_selector(const TPKS_URI *uri);
 /* Is it trustpoint:// without name and selectors (list everything)? */
 TPKS_API bool tpks_uri_is_list(const TPKS_URI *uri);
 /*
- * The canonical URI of a record, percent-encoded: trustpoint://NAME or, in a keystore other than
- * the default, trustpoint://NAME?keystore=KEYSTORE. Free with OPENSSL_free(). NULL: no memory.
+ * The canonical URI of a record, percent-encoded but for '/': trustpoint://NAME or, in a keystore
+ * other than the default, trustpoint://NAME?keystore=KEYSTORE. Free with OPENSSL_free(). NULL: no
+ * memory.
  */
 TPKS_API char *tpks_uri_build(const char *keystore, const char *name);
 
@@ -254,6 +267,8 @@ typedef struct tpks TPKS;
  */
 TPKS_API TPKS_CHECK tpks_result tpks_open(const tpks_options *options, TPKS **out);
 TPKS_API void tpks_close(TPKS *ks);
+/* Whose tables these are: "native 1", "Trustpoint 0.5" and so on. Never NULL. */
+TPKS_API const char *tpks_schema_name(const TPKS *ks);
 
 /*
  * Gets the DEK from the first slot of this host that works (HSM, or the file of a software
@@ -322,6 +337,18 @@ TPKS_API const unsigned char *tpks_record_spki(const TPKS_RECORD *record, size_t
 TPKS_API const unsigned char *tpks_record_spki_sha256(const TPKS_RECORD *record); /* 32 bytes */
 TPKS_API unsigned tpks_record_policy(const TPKS_RECORD *record);                  /* TPKS_MAY_... */
 TPKS_API uint64_t tpks_record_version(const TPKS_RECORD *record); /* +1 with every change */
+/* Where the private key lives. */
+typedef enum tpks_key_home {
+    TPKS_HOME_DATABASE = 1, /* in the database, encrypted under the DEK */
+    TPKS_HOME_PLAIN,        /* in the database, in the clear */
+    TPKS_HOME_TOKEN,        /* in the token, which it never leaves */
+    TPKS_HOME_SOFTWARE,     /* in the database, encrypted with a password of Trustpoint's */
+    TPKS_HOME_NONE          /* nowhere: there is only a certificate */
+} tpks_key_home;
+TPKS_API tpks_key_home tpks_record_home(const TPKS_RECORD *record);
+/* What Trustpoint uses it for: "tls-server", "ca", "signer", "owner", "device", "key" (none of
+ * them); "" in a native keystore. */
+TPKS_API const char *tpks_record_role(const TPKS_RECORD *record);
 TPKS_API int64_t tpks_record_created(const TPKS_RECORD *record);
 TPKS_API int64_t tpks_record_changed(const TPKS_RECORD *record);
 /* Where its private key lives. */

@@ -20,6 +20,7 @@ struct tpks {
     tpks_ask_fn *ask;
     void *ask_arg;
     database d;
+    const schema *schema; /* whose rows they are */
     head head;
     HSM *hsm;                            /* while unlocked through it */
     DEK *dek;                            /* NULL: locked */
@@ -38,7 +39,8 @@ const slot_row *keystore_slot(const TPKS *ks);
 const char *keystore_setting(const TPKS *ks, const char *directive);
 /* The folder for locks and refused PINs, which loaders may write in; `out` has PATH_SIZE bytes. */
 const char *keystore_lock_dir(const TPKS *ks, char *out);
-/* The token to use: the configured one unless another was given; NULL: none. */
+/* The token to use: the configured one unless another was given, else what the database names;
+ * NULL: none. */
 const char *keystore_token(const TPKS *ks);
 /* "keystore NAME (1a2b3c4d)" for messages and prompts. */
 void keystore_describe(const TPKS *ks, char *out, size_t size);

@@ -22,6 +22,7 @@ void tpks_record_free(TPKS_RECORD *record)
     OPENSSL_free(record->spki.data);
     OPENSSL_free(record->token_serial);
     OPENSSL_free(record->cka_id.data);
+    OPENSSL_free(record->cka_label);
     OPENSSL_free(record->extension.data);
     OPENSSL_free(record->sealed.data);
     OPENSSL_free(record);
@@ -64,7 +65,9 @@ tpks_result record_copy(const TPKS_RECORD *from, TPKS_RECORD **out)
     to->name = OPENSSL_strdup(from->name);
     to->key_type = OPENSSL_strdup(from->key_type);
     to->token_serial = OPENSSL_strdup(from->token_serial);
-    if (to->name == NULL || to->key_type == NULL || to->token_serial == NULL)
+    to->cka_label = from->cka_label == NULL ? NULL : OPENSSL_strdup(from->cka_label);
+    if ((to->cka_label == NULL) != (from->cka_label == NULL) || to->name == NULL ||
+        to->key_type == NULL || to->token_serial == NULL)
         return fail_memory();
     TRY(bytes_set(&to->spki, from->spki.data, from->spki.size));
     TRY(bytes_set(&to->cka_id, from->cka_id.data, from->cka_id.size));
@@ -113,6 +116,16 @@ unsigned tpks_record_policy(const TPKS_RECORD *record)
 uint64_t tpks_record_version(const TPKS_RECORD *record)
 {
     return record->version;
+}
+
+tpks_key_home tpks_record_home(const TPKS_RECORD *record)
+{
+    return record->home;
+}
+
+const char *tpks_record_role(const TPKS_RECORD *record)
+{
+    return record->role == NULL ? "" : record->role;
 }
 
 int64_t tpks_record_created(const TPKS_RECORD *record)

@@ -36,6 +36,9 @@ struct tpks_record {
     unsigned char certs_digest[SHA256_SIZE];
     char *token_serial; /* with cka_id: of a key that lives in a token; else "" */
     bytes cka_id;
+    char *cka_label;    /* Trustpoint's older releases find keys in a token by it; else NULL */
+    tpks_key_home home; /* with role, derived while reading, never stored */
+    const char *role;   /* a constant text; NULL in a native keystore */
     bytes extension;
     unsigned char nonce[NONCE_SIZE];
     bytes sealed;

@@ -227,6 +227,7 @@ static tpks_result restore_open(TPKS *ks, const tpks_restore_params *params, boo
         return TPKS_OK;
     if (!restorable(state, in_load))
         return state;
+    TRY(keystore_check_writable(ks)); /* before anybody is asked for a password */
     if (!has)
         TRY(from_sources(ks, false, &has, &found));
     if (!has)

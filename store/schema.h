@@ -1,7 +1,8 @@
 /*
- * schema.h - what the rows mean: native format 1
+ * schema.h - what the rows mean
  *
- * Turns rows of the tables tpks_... into heads and records and back. Every value is checked for
+ * A schema turns rows into the same heads and records, whoever wrote them: native format 1 (the
+ * tables tpks_...), or Trustpoint (its own tables, which are only read). Every value is checked for
  * type and size as it is read, before anyone interprets it. Transactions are the caller's.
  */
 #ifndef TRUSTPOINT_SCHEMA_H
@@ -16,14 +17,53 @@ typedef struct database {
     tpks_db *db;
 } database;
 
+/* Takes over nothing: whoever is called frees the record after it. */
+typedef tpks_result schema_each_fn(void *arg, TPKS_RECORD *record);
+
+/* Reading, which every schema can. `d` is open on a database that the schema has recognised. */
+typedef struct schema {
+    const char *name; /* as tpks_schema_name() says it */
+    /* Why keystore.h's changes don't exist here, with what to do instead; NULL: they do. */
+    const char *read_only;
+
+    /* On failure `out` has what could be read: not for use, only to be cleared. */
+    tpks_result (*read_head)(const database *d, OSSL_LIB_CTX *libctx, head *out);
+    /* Would read_head() still give `h`? */
+    tpks_result (*is_unchanged)(const database *d, OSSL_LIB_CTX *libctx, const head *h, bool *out);
+    /* Is `dek` the one of this database? One error, TPKS_TAMPERED, for every way of failing. */
+    tpks_result (*prove_dek)(const database *d, OSSL_LIB_CTX *libctx, const head *h, DEK *dek);
+    /* With a proven DEK: is the head as its owner left it? */
+    tpks_result (*check_head)(const head *h, DEK *dek);
+    /* The DEK of storage without an HSM. */
+    tpks_result (*open_software)(const database *d, OSSL_LIB_CTX *libctx, const head *h,
+                                 const char *state_dir, DEK **out);
+
+    tpks_result (*count_records)(const database *d, const head *h, uint64_t *out);
+    /*
+     * Calls `each` with every matching record and its certificates, ordered by name; frees it
+     * after. The database's word for a match is not taken: TPKS_TAMPERED.
+     */
+    tpks_result (*each_record)(const database *d, OSSL_LIB_CTX *libctx, const head *h,
+                               const tpks_selector *selector, schema_each_fn *each, void *arg);
+    /* Must the keystore be unlocked before open_record()? */
+    bool (*needs_dek)(const TPKS_RECORD *record);
+    /* PKCS#8 DER; `dek` is NULL where it is not needed. */
+    tpks_result (*open_record)(const database *d, OSSL_LIB_CTX *libctx, const TPKS_RECORD *record,
+                               DEK *dek, TPKS_SECRET **pkcs8);
+} schema;
+
+extern const schema schema_native;
+
+/* Whose database is it? TPKS_NOT_A_KEYSTORE, TPKS_NEWER_FORMAT. */
+TPKS_CHECK tpks_result schema_recognise(const database *d, const schema **out);
+
+/* ---- native format 1, with its changes ---- */
+
 /* Makes the tables and marks the database; inside a transaction. */
 TPKS_CHECK tpks_result native_create(const database *d);
 /* Is there a keystore in it, of a format that we know? */
 TPKS_CHECK tpks_result native_recognise(const database *d);
-/* On failure `out` has what could be read: not for use, only to be cleared. */
 TPKS_CHECK tpks_result native_read_head(const database *d, head *out);
-/* Are the stored generation and seal still those of `h`? */
-TPKS_CHECK tpks_result native_is_unchanged(const database *d, const head *h, bool *out);
 /* The first time, with every DEK, slot and wrap. */
 TPKS_CHECK tpks_result native_insert_head(const database *d, const head *h);
 /* In place of whatever header, DEKs, slots and wraps there are. */
@@ -44,17 +84,11 @@ TPKS_CHECK tpks_result native_insert_record(const database *d, OSSL_LIB_CTX *lib
 TPKS_CHECK tpks_result native_update_record(const database *d, OSSL_LIB_CTX *libctx,
                                             const TPKS_RECORD *record, uint64_t was);
 TPKS_CHECK tpks_result native_delete_record(const database *d, const TPKS_RECORD *record);
-TPKS_CHECK tpks_result native_count_records(const database *d, const head *h, uint64_t *out);
 /* Records that carry another keystore's id than `h`. */
 TPKS_CHECK tpks_result native_count_strangers(const database *d, const head *h, uint64_t *out);
 
-/*
- * Calls `each` with every matching record and its certificates, ordered by name; frees it after.
- * The database's word for a match is not taken: TPKS_TAMPERED.
- */
-typedef tpks_result native_each_fn(void *arg, TPKS_RECORD *record);
 TPKS_CHECK tpks_result native_each_record(const database *d, OSSL_LIB_CTX *libctx, const head *h,
-                                          const tpks_selector *selector, native_each_fn *each,
+                                          const tpks_selector *selector, schema_each_fn *each,
                                           void *arg);
 
 #endif

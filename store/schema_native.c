@@ -7,6 +7,7 @@
 #include <openssl/crypto.h>
 
 #include "error.h"
+#include "slot.h"
 
 /*
  * BYTEA and BIGINT are PostgreSQL's names; SQLite, whose columns take any type, stores byte
@@ -389,12 +390,14 @@ tpks_result native_read_head(const database *d, head *out)
     return TPKS_OK;
 }
 
-tpks_result native_is_unchanged(const database *d, const head *h, bool *out)
+/* Are the stored generation and seal still those of `h`? */
+static tpks_result is_unchanged(const database *d, OSSL_LIB_CTX *libctx, const head *h, bool *out)
 {
     READER r = {.d = d, .table = "tpks_header"};
     tpks_value values[] = {blob(h->keystore, TPKS_ID_SIZE), integer(h->generation),
                            blob(h->seal, sizeof(h->seal))};
 
+    (void)libctx;
     TRY(reader_start(&r,
                      "SELECT 1 FROM tpks_header WHERE keystore = $1 AND generation = $2"
                      " AND seal = $3",
@@ -659,7 +662,7 @@ static tpks_result count_records(const database *d, const char *sql, const head 
     return r.result;
 }
 
-tpks_result native_count_records(const database *d, const head *h, uint64_t *out)
+static tpks_result count_all(const database *d, const head *h, uint64_t *out)
 {
     return count_records(d, "SELECT count(*) FROM tpks_record WHERE keystore = $1", h, out);
 }
@@ -699,6 +702,7 @@ static tpks_result take_record(reader *r, const head *h, TPKS_RECORD **out)
 
     if (record == NULL)
         return fail_memory();
+    record->home = TPKS_HOME_DATABASE;
     memcpy(record->keystore, h->keystore, TPKS_ID_SIZE);
     take_fixed(r, record->id, TPKS_ID_SIZE);
     take_text(r, &record->name);
@@ -718,6 +722,8 @@ static tpks_result take_record(reader *r, const head *h, TPKS_RECORD **out)
     take_fixed(r, record->nonce, NONCE_SIZE);
     take_bytes(r, &record->sealed);
     TRY(take_end(r, &record->extension));
+    if (record->cka_id.size != 0)
+        record->home = TPKS_HOME_TOKEN;
     *out = record;
     record = NULL;
     return TPKS_OK;
@@ -782,12 +788,43 @@ static tpks_result search_build(search *s, OSSL_LIB_CTX *libctx, const head *h,
     return TPKS_OK;
 }
 
+/* The attributes that only Trustpoint's databases have. */
+static const char *foreign_attribute(const tpks_selector *by)
+{
+    const struct {
+        const char *name;
+        const char *value;
+    } attributes[] = {
+        {"role", by->role},     {"credential", by->credential}, {"ca", by->ca},
+        {"signer", by->signer}, {"owner", by->owner},           {"device", by->device},
+        {"cn", by->cn},         {"alias", by->alias},
+    };
+
+    for (size_t i = 0; i < COUNT(attributes); i++)
+        if (attributes[i].value != NULL)
+            return attributes[i].name;
+    return NULL;
+}
+
+static tpks_result check_ours(const database *d, const tpks_selector *by)
+{
+    const char *attribute = by == NULL ? NULL : foreign_attribute(by);
+
+    if (attribute == NULL)
+        return TPKS_OK;
+    return fail(TPKS_NOT_FOUND,
+                "only a Trustpoint database has records by %s=, and %s is none: choose the record "
+                "by its name, see trustpoint-keystore list",
+                attribute, d->backend->describe(d->db));
+}
+
 tpks_result native_each_record(const database *d, OSSL_LIB_CTX *libctx, const head *h,
-                               const tpks_selector *selector, native_each_fn *each, void *arg)
+                               const tpks_selector *selector, schema_each_fn *each, void *arg)
 {
     READER r = {.d = d, .table = "tpks_record"};
     search s = {0};
 
+    TRY(check_ours(d, selector));
     TRY(search_build(&s, libctx, h, selector));
     TRY(reader_start(&r, s.sql, s.values, s.count));
     for (bool got;;) {
@@ -801,3 +838,52 @@ tpks_result native_each_record(const database *d, OSSL_LIB_CTX *libctx, const he
         TRY(each(arg, record));
     }
 }
+
+/* ---- as any schema ---- */
+
+static tpks_result read_head(const database *d, OSSL_LIB_CTX *libctx, head *out)
+{
+    (void)libctx;
+    return native_read_head(d, out);
+}
+
+static tpks_result prove_dek(const database *d, OSSL_LIB_CTX *libctx, const head *h, DEK *dek)
+{
+    (void)d;
+    (void)libctx;
+    return head_prove_dek(h, dek);
+}
+
+static tpks_result open_software(const database *d, OSSL_LIB_CTX *libctx, const head *h,
+                                 const char *state_dir, DEK **out)
+{
+    (void)d;
+    return slot_open_software(libctx, h, state_dir, out);
+}
+
+static bool needs_dek(const TPKS_RECORD *record)
+{
+    (void)record;
+    return true;
+}
+
+static tpks_result open_record(const database *d, OSSL_LIB_CTX *libctx, const TPKS_RECORD *record,
+                               DEK *dek, TPKS_SECRET **pkcs8)
+{
+    (void)d;
+    (void)libctx;
+    return record_open(record, dek, pkcs8);
+}
+
+const schema schema_native = {
+    .name = "native 1",
+    .read_head = read_head,
+    .is_unchanged = is_unchanged,
+    .prove_dek = prove_dek,
+    .check_head = head_check_seal,
+    .open_software = open_software,
+    .count_records = count_all,
+    .each_record = native_each_record,
+    .needs_dek = needs_dek,
+    .open_record = open_record,
+};

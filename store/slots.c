@@ -31,7 +31,7 @@ static tpks_result unwrap_again(TPKS *ks, TPKS_SECRET **out)
     for (int i = 0; i < LOOKS && result == TPKS_KEK_MISSING; i++)
         result = slot_open_hsm(ks->libctx, &ks->head, slot, ks->hsm, "process", &dek);
     TRY(result);
-    result = head_prove_dek(&ks->head, dek);
+    result = ks->schema->prove_dek(&ks->d, ks->libctx, &ks->head, dek);
     if (result == TPKS_OK)
         *out = tpks_secret_copy(tpks_secret_data_const(dek_bytes(dek)), DEK_SIZE);
     dek_free(dek);

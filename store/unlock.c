@@ -38,7 +38,7 @@ static void leave_anchor(TPKS *ks)
  */
 static tpks_result accept_dek(TPKS *ks, const slot_row *slot, DEK *dek)
 {
-    tpks_result result = head_prove_dek(&ks->head, dek);
+    tpks_result result = ks->schema->prove_dek(&ks->d, ks->libctx, &ks->head, dek);
 
     if (result == TPKS_TAMPERED && slot_is_hsm(slot))
         result = fail(TPKS_KEK_FOREIGN,
@@ -51,7 +51,7 @@ static tpks_result accept_dek(TPKS *ks, const slot_row *slot, DEK *dek)
             fail(TPKS_TAMPERED, "slot \"%s\" gives another DEK: restore the database from a backup",
                  slot->label);
     if (result == TPKS_OK)
-        result = head_check_seal(&ks->head, dek);
+        result = ks->schema->check_head(&ks->head, dek);
     if (result != TPKS_OK) {
         dek_free(dek);
         return result;
@@ -76,7 +76,8 @@ static tpks_result unlock_software(TPKS *ks)
 {
     DEK *dek = NULL;
 
-    TRY(slot_open_software(ks->libctx, &ks->head, keystore_setting(ks, "state"), &dek));
+    TRY(ks->schema->open_software(&ks->d, ks->libctx, &ks->head, keystore_setting(ks, "state"),
+                                  &dek));
     for (size_t i = 0; i < ks->head.slot_count; i++)
         if (ks->head.slots[i].kind == SLOT_SOFTWARE && ks->head.slots[i].state == SLOT_ACTIVE)
             return accept_dek(ks, &ks->head.slots[i], dek);

@@ -23,7 +23,10 @@
 #define SHA256_SIZE 32
 #define SERIAL_MAX 32 /* RFC 5280 allows 20 bytes; some authorities go beyond */
 #define VALUE_MAX 256
+#define TEXTS 8
 #define DIGITS_AND_LETTERS "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+#define DIGITS "0123456789"
+#define CREDENTIAL_DIGITS 18 /* fits 64 bits */
 #define HEX_DIGITS "0123456789ABCDEFabcdef"
 #define UNRESERVED DIGITS_AND_LETTERS "-._~" /* RFC 3986 section 2.3 */
 /* What stands for itself in a name or value: RFC 3986's pchar and '/' without & = ; $ */
@@ -38,6 +41,8 @@ struct tpks_uri {
     unsigned char cert_sha1[SHA1_SIZE];
     unsigned char spki_sha256[SHA256_SIZE];
     unsigned char serial[SERIAL_MAX];
+    char texts[TEXTS][VALUE_MAX]; /* one for each selector that is a text */
+    size_t text_count;
     tpks_selector selector;
 };
 
@@ -120,7 +125,7 @@ static char *encode(char *out, const char *text)
     for (; *text != '\0'; text++) {
         unsigned char byte = (unsigned char)*text;
 
-        if (strchr(UNRESERVED, byte) != NULL) {
+        if (strchr(UNRESERVED "/", byte) != NULL) {
             *out++ = (char)byte;
         } else {
             *out++ = '%';
@@ -241,13 +246,81 @@ static tpks_result set_keystore(TPKS_URI *uri, const char *value)
     return TPKS_OK;
 }
 
+/* A selector that is compared as it stands. */
+static tpks_result keep_text(TPKS_URI *uri, const char *value, const char **selector)
+{
+    char *kept = uri->texts[uri->text_count++];
+
+    OPENSSL_strlcpy(kept, value, VALUE_MAX);
+    *selector = kept;
+    return TPKS_OK;
+}
+
+static tpks_result set_role(TPKS_URI *uri, const char *value)
+{
+    if (strcmp(value, "tls-server") != 0)
+        return fail(TPKS_BAD_URI, "URI: attribute \"role\" must be tls-server");
+    return keep_text(uri, value, &uri->selector.role);
+}
+
+static tpks_result set_credential(TPKS_URI *uri, const char *value)
+{
+    if (value[strspn(value, DIGITS)] != '\0' || strlen(value) > CREDENTIAL_DIGITS || *value == '0')
+        return fail(TPKS_BAD_URI,
+                    "URI: attribute \"credential\" must be the number of a credential: 1 to %d "
+                    "decimal digits, the first not 0",
+                    CREDENTIAL_DIGITS);
+    return keep_text(uri, value, &uri->selector.credential);
+}
+
+static tpks_result set_ca(TPKS_URI *uri, const char *value)
+{
+    return keep_text(uri, value, &uri->selector.ca);
+}
+
+static tpks_result set_signer(TPKS_URI *uri, const char *value)
+{
+    return keep_text(uri, value, &uri->selector.signer);
+}
+
+static tpks_result set_owner(TPKS_URI *uri, const char *value)
+{
+    return keep_text(uri, value, &uri->selector.owner);
+}
+
+static tpks_result set_device(TPKS_URI *uri, const char *value)
+{
+    return keep_text(uri, value, &uri->selector.device);
+}
+
+static tpks_result set_cn(TPKS_URI *uri, const char *value)
+{
+    return keep_text(uri, value, &uri->selector.cn);
+}
+
+static tpks_result set_alias(TPKS_URI *uri, const char *value)
+{
+    return keep_text(uri, value, &uri->selector.alias);
+}
+
 static const struct attribute {
     const char *name;
     tpks_result (*set)(TPKS_URI *uri, const char *value);
 } ATTRIBUTES[] = {
-    {"type", set_type},     {"keystore", set_keystore},
-    {"id", set_id},         {"fingerprint", set_fingerprint},
-    {"serial", set_serial}, {"spki", set_spki},
+    {"type", set_type},
+    {"keystore", set_keystore},
+    {"id", set_id},
+    {"serial", set_serial},
+    {"fingerprint", set_fingerprint},
+    {"spki", set_spki},
+    {"role", set_role},
+    {"credential", set_credential},
+    {"ca", set_ca},
+    {"signer", set_signer},
+    {"owner", set_owner},
+    {"device", set_device},
+    {"cn", set_cn},
+    {"alias", set_alias},
 };
 #define ATTRIBUTE_COUNT (sizeof(ATTRIBUTES) / sizeof(ATTRIBUTES[0]))
 
@@ -261,8 +334,8 @@ static tpks_result find_attribute(piece name, size_t *out)
         }
     return fail(
         TPKS_BAD_URI,
-        "URI: unknown attribute \"%.*s\"; known are type, keystore, id, fingerprint, serial "
-        "and spki",
+        "URI: unknown attribute \"%.*s\"; known are type, keystore, id, fingerprint, serial, spki, "
+        "role, credential, ca, signer, owner, device, cn and alias",
         name.size > 40 ? 40 : (int)name.size, name.text);
 }
 
@@ -389,5 +462,6 @@ bool tpks_uri_is_list(const TPKS_URI *uri)
     const tpks_selector *selector = &uri->selector;
 
     return selector->name == NULL && selector->id == NULL && selector->cert_sha256 == NULL &&
-           selector->cert_sha1 == NULL && selector->spki_sha256 == NULL && selector->serial == NULL;
+           selector->cert_sha1 == NULL && selector->spki_sha256 == NULL &&
+           selector->serial == NULL && uri->text_count == 0;
 }

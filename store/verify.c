@@ -46,8 +46,8 @@ tpks_result tpks_verify(TPKS *ks, tpks_progress_fn *progress, tpks_bad_fn *bad, 
 
     TRY(ks->d.backend->check(ks->d.db));
     TRY(tpks_unlock(ks));
-    TRY(native_count_records(&ks->d, &ks->head, &v.total));
-    TRY(native_each_record(&ks->d, ks->libctx, &ks->head, NULL, verify_one, &v));
+    TRY(ks->schema->count_records(&ks->d, &ks->head, &v.total));
+    TRY(ks->schema->each_record(&ks->d, ks->libctx, &ks->head, NULL, verify_one, &v));
     *proven = v.proven;
     if (v.first != TPKS_OK)
         return fail(v.first, "%llu of %llu records can't be proven: restore them from a backup",

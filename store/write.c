@@ -18,6 +18,9 @@
 
 tpks_result keystore_check_writable(const TPKS *ks)
 {
+    if (ks->schema->read_only != NULL)
+        return fail(TPKS_NOT_PERMITTED, "%s: %s", ks->d.backend->describe(ks->d.db),
+                    ks->schema->read_only);
     if (ks->access == TPKS_WRITE)
         return TPKS_OK;
     return fail(TPKS_NOT_PERMITTED, "the keystore was opened for loading keys, not for changes");
@@ -225,6 +228,7 @@ static tpks_result new_record(TPKS *ks, const char *name, unsigned policy, TPKS_
     record->token_serial = OPENSSL_strdup("");
     if (record->name == NULL || record->token_serial == NULL)
         return fail_memory();
+    record->home = TPKS_HOME_DATABASE;
     memcpy(record->keystore, ks->head.keystore, TPKS_ID_SIZE);
     memcpy(record->dek, ks->head.dek, TPKS_ID_SIZE);
     TRY(random_public(ks->libctx, record->id, TPKS_ID_SIZE));

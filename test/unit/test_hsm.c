@@ -641,6 +641,62 @@ START_TEST(two_keys_with_one_id)
 }
 END_TEST
 
+/* Trustpoint's KEKs have no id. */
+START_TEST(a_kek_by_its_label)
+{
+    struct sample sample;
+    HSM_DEK *dek = NULL;
+    TPKS_SECRET *copy = NULL;
+
+    make_sample(&sample);
+    hsm_wrapped wrapped = wrapped_of(&sample);
+    wrapped.cka_id = NULL;
+    wrapped.label = "tpks-kek";
+    HSM *hsm = open_hsm(false, true);
+    expect_ok(hsm_find_kek_by_label(hsm, "tpks-kek"));
+    expect_ok(hsm_unwrap(hsm, &wrapped, dek_id, &dek));
+    check_dek(dek, &sample);
+    hsm_dek_free(dek);
+    expect_ok(hsm_unwrap_out(hsm, &wrapped, &copy));
+    ck_assert_mem_eq(tpks_secret_data(copy), tpks_secret_data(sample.dek), DEK_SIZE);
+    tpks_secret_free(copy);
+    wrapped.label = "tpks-kek ";
+    expect(TPKS_KEK_MISSING, hsm_unwrap(hsm, &wrapped, dek_id, &dek));
+    expect_text("tpks-kek ");
+    expect(TPKS_KEK_MISSING, hsm_find_kek_by_label(hsm, "tpks-ke"));
+    expect_ok(hsm_destroy_kek(hsm, cka_id));
+    wrapped.label = "tpks-kek";
+    expect(TPKS_KEK_MISSING, hsm_unwrap(hsm, &wrapped, dek_id, &dek));
+    hsm_close(hsm);
+    tpks_secret_free(sample.dek);
+}
+END_TEST
+
+START_TEST(two_keks_with_one_label)
+{
+    unsigned char other[CKA_ID_SIZE] = "another id 1234";
+    struct sample sample, second;
+    HSM_DEK *dek = NULL;
+
+    make_sample(&sample);
+    new_dek(&second);
+    HSM *hsm = open_hsm(false, true);
+    expect_ok(hsm_make_kek(hsm, other, "tpks-kek", second.dek, &second.algorithm, second.data,
+                           &second.size, second.iv, &second.iv_size));
+    hsm_wrapped wrapped = wrapped_of(&sample);
+    wrapped.cka_id = NULL;
+    wrapped.label = "tpks-kek";
+    expect(TPKS_KEK_FOREIGN, hsm_unwrap(hsm, &wrapped, dek_id, &dek));
+    expect_text("several AES keys labelled \"tpks-kek\"");
+    expect_ok(hsm_destroy_kek(hsm, cka_id));
+    /* The one that is left is the wrong one. */
+    expect(TPKS_KEK_FOREIGN, hsm_unwrap(hsm, &wrapped, dek_id, &dek));
+    hsm_close(hsm);
+    tpks_secret_free(sample.dek);
+    tpks_secret_free(second.dek);
+}
+END_TEST
+
 /* The token goes while the process runs: that is no lost KEK. */
 START_TEST(token_removed_while_running)
 {
@@ -1279,6 +1335,8 @@ static void add_softhsm(Suite *suite)
     tcase_add_test(loss, kek_destroyed_by_another_process);
     tcase_add_test(loss, foreign_kek);
     tcase_add_test(loss, two_keys_with_one_id);
+    tcase_add_test(loss, a_kek_by_its_label);
+    tcase_add_test(loss, two_keks_with_one_label);
     tcase_add_test(loss, token_removed_while_running);
     tcase_add_test(loss, missing_module);
     tcase_add_test(loss, missing_token);

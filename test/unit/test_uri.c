@@ -100,6 +100,33 @@ START_TEST(more_attributes)
 }
 END_TEST
 
+START_TEST(selectors_of_trustpoint)
+{
+    TPKS_URI *uri =
+        parse("trustpoint://?role=tls-server&credential=123456789012345678&ca=CA%20S%C3%BCd&"
+              "signer=s&owner=o/p&device=d%26e&cn=c%3D1&alias=f0%20e");
+    const tpks_selector *selector = tpks_uri_selector(uri);
+
+    ck_assert_str_eq(selector->role, "tls-server");
+    ck_assert_str_eq(selector->credential, "123456789012345678");
+    ck_assert_str_eq(selector->ca, "CA S\xC3\xBC"
+                                   "d");
+    ck_assert_str_eq(selector->signer, "s");
+    ck_assert_str_eq(selector->owner, "o/p");
+    ck_assert_str_eq(selector->device, "d&e");
+    ck_assert_str_eq(selector->cn, "c=1");
+    ck_assert_str_eq(selector->alias, "f0 e");
+    ck_assert_ptr_null(selector->name);
+    ck_assert(!tpks_uri_is_list(uri));
+    tpks_uri_free(uri);
+    uri = parse("trustpoint://?cn=x&type=cert");
+    ck_assert_str_eq(tpks_uri_selector(uri)->cn, "x");
+    ck_assert_ptr_null(tpks_uri_selector(uri)->device);
+    ck_assert(!tpks_uri_is_list(uri));
+    tpks_uri_free(uri);
+}
+END_TEST
+
 START_TEST(lists)
 {
     static const char *const texts[] = {"trustpoint:", "trustpoint://", "trustpoint://?type=cert",
@@ -189,7 +216,15 @@ static const struct bad {
     {"trustpoint://a?%74ype=cert", "unknown attribute"},
     {"trustpoint://a? type=cert", "unknown attribute"},
     {"trustpoint://a?\x1B[31m=cert", "\\x1b[31m"},
-    {"trustpoint://?role=tls-server", "unknown attribute \"role\""},
+    {"trustpoint://?role=ca", "tls-server"},
+    {"trustpoint://?role=", "no value"},
+    {"trustpoint://?ca=a&ca=b", "twice"},
+    {"trustpoint://?credential=", "no value"},
+    {"trustpoint://?credential=x", "number of a credential"},
+    {"trustpoint://?credential=07", "number of a credential"},
+    {"trustpoint://?credential=0", "number of a credential"},
+    {"trustpoint://?credential=-1", "number of a credential"},
+    {"trustpoint://?credential=1234567890123456789", "number of a credential"},
     {"trustpoint://?pin-value=987654", "unknown attribute \"pin-value\""},
     {"trustpoint://a?type=cert&type=cert", "twice"},
     {"trustpoint://a?type=cert&type=chain", "twice"},
@@ -294,7 +329,8 @@ START_TEST(building)
         {NULL, "web", "trustpoint://web"},
         {"", "web", "trustpoint://web"},
         {"edge", "web", "trustpoint://web?keystore=edge"},
-        {NULL, "a/b c;d#e$f", "trustpoint://a%2Fb%20c%3Bd%23e%24f"},
+        {NULL, "a/b c;d#e$f", "trustpoint://a/b%20c%3Bd%23e%24f"},
+        {NULL, "ca//x", "trustpoint://ca//x"},
         {NULL, "A-z_0.9~%", "trustpoint://A-z_0.9~%25"},
         {NULL, "\xC3\xA4", "trustpoint://%C3%A4"},
     };
@@ -406,6 +442,7 @@ int main(void)
     tcase_add_test(good, names);
     tcase_add_test(good, attributes);
     tcase_add_test(good, more_attributes);
+    tcase_add_test(good, selectors_of_trustpoint);
     tcase_add_test(good, lists);
     tcase_add_test(good, ours);
     tcase_add_test(bad, bad_ones);
