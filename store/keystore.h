@@ -337,15 +337,6 @@ TPKS_API const unsigned char *tpks_record_spki(const TPKS_RECORD *record, size_t
 TPKS_API const unsigned char *tpks_record_spki_sha256(const TPKS_RECORD *record); /* 32 bytes */
 TPKS_API unsigned tpks_record_policy(const TPKS_RECORD *record);                  /* TPKS_MAY_... */
 TPKS_API uint64_t tpks_record_version(const TPKS_RECORD *record); /* +1 with every change */
-/* Where the private key lives. */
-typedef enum tpks_key_home {
-    TPKS_HOME_DATABASE = 1, /* in the database, encrypted under the DEK */
-    TPKS_HOME_PLAIN,        /* in the database, in the clear */
-    TPKS_HOME_TOKEN,        /* in the token, which it never leaves */
-    TPKS_HOME_SOFTWARE,     /* in the database, encrypted with a password of Trustpoint's */
-    TPKS_HOME_NONE          /* nowhere: there is only a certificate */
-} tpks_key_home;
-TPKS_API tpks_key_home tpks_record_home(const TPKS_RECORD *record);
 /* What Trustpoint uses it for: "tls-server", "ca", "signer", "owner", "device", "key" (none of
  * them); "" in a native keystore. */
 TPKS_API const char *tpks_record_role(const TPKS_RECORD *record);

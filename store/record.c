@@ -118,11 +118,6 @@ uint64_t tpks_record_version(const TPKS_RECORD *record)
     return record->version;
 }
 
-tpks_key_home tpks_record_home(const TPKS_RECORD *record)
-{
-    return record->home;
-}
-
 const char *tpks_record_role(const TPKS_RECORD *record)
 {
     return record->role == NULL ? "" : record->role;
@@ -140,6 +135,8 @@ int64_t tpks_record_changed(const TPKS_RECORD *record)
 
 tpks_key_home tpks_record_home(const TPKS_RECORD *record)
 {
+    if (record->home != 0)
+        return record->home;
     return record->seal_algorithm == SEAL_TOKEN ? TPKS_HOME_TOKEN : TPKS_HOME_DATABASE;
 }
 

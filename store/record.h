@@ -37,7 +37,7 @@ struct tpks_record {
     char *token_serial; /* with cka_id: of a key that lives in a token; else "" */
     bytes cka_id;
     char *cka_label;    /* Trustpoint's older releases find keys in a token by it; else NULL */
-    tpks_key_home home; /* with role, derived while reading, never stored */
+    tpks_key_home home; /* where Trustpoint keeps it; 0: seal_algorithm says it */
     const char *role;   /* a constant text; NULL in a native keystore */
     bytes extension;
     unsigned char nonce[NONCE_SIZE];

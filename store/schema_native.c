@@ -702,7 +702,6 @@ static tpks_result take_record(reader *r, const head *h, TPKS_RECORD **out)
 
     if (record == NULL)
         return fail_memory();
-    record->home = TPKS_HOME_DATABASE;
     memcpy(record->keystore, h->keystore, TPKS_ID_SIZE);
     take_fixed(r, record->id, TPKS_ID_SIZE);
     take_text(r, &record->name);
@@ -722,8 +721,6 @@ static tpks_result take_record(reader *r, const head *h, TPKS_RECORD **out)
     take_fixed(r, record->nonce, NONCE_SIZE);
     take_bytes(r, &record->sealed);
     TRY(take_end(r, &record->extension));
-    if (record->cka_id.size != 0)
-        record->home = TPKS_HOME_TOKEN;
     *out = record;
     record = NULL;
     return TPKS_OK;

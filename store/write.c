@@ -228,7 +228,6 @@ static tpks_result new_record(TPKS *ks, const char *name, unsigned policy, TPKS_
     record->token_serial = OPENSSL_strdup("");
     if (record->name == NULL || record->token_serial == NULL)
         return fail_memory();
-    record->home = TPKS_HOME_DATABASE;
     memcpy(record->keystore, ks->head.keystore, TPKS_ID_SIZE);
     memcpy(record->dek, ks->head.dek, TPKS_ID_SIZE);
     TRY(random_public(ks->libctx, record->id, TPKS_ID_SIZE));
