@@ -92,6 +92,19 @@ static bool may_ask(const TPKS *ks)
     return ks->ask != NULL && (keystore_token(ks) == NULL || !hsm_pin_is_asked(keystore_token(ks)));
 }
 
+/* The same words wherever a program finds it out, so that one is looked up by the other. */
+static tpks_result kek_missing(const TPKS *ks, const char *more)
+{
+    char who[320];
+
+    keystore_describe(ks, who, sizeof(who));
+    return fail(
+        TPKS_KEK_MISSING,
+        "%s: the KEK is not on the token any more, or it is a new token: run "
+        "trustpoint-keystore restore, at a terminal or with --password-file, and try again%s",
+        who, more);
+}
+
 static tpks_result ask(const TPKS *ks, TPKS_SECRET **out)
 {
     char info[360], who[320];
@@ -106,10 +119,7 @@ static tpks_result ask(const TPKS *ks, TPKS_SECRET **out)
                  &size) ||
         size == 0 || size > SECRET_MAX) {
         tpks_secret_free(answer);
-        return fail(TPKS_KEK_MISSING,
-                    "%s: the KEK is not on the token any more, and no backup password was given: "
-                    "run trustpoint-keystore restore at a terminal or with --password-file",
-                    who);
+        return kek_missing(ks, "; no backup password was given here");
     }
     tpks_secret_shrink(answer, size);
     *out = answer;
@@ -270,14 +280,9 @@ tpks_result tpks_restore(const tpks_options *options, const tpks_restore_params 
 static tpks_result nobody_to_ask(const TPKS *ks)
 {
     RESTORE_LOCK lock = -1;
-    char who[320];
 
     TRY(take_lock(ks, 0, &lock));
-    keystore_describe(ks, who, sizeof(who));
-    return fail(TPKS_KEK_MISSING,
-                "%s: the KEK is not on the token any more, or it is a new token: run "
-                "trustpoint-keystore restore (it asks for the backup password) and try again",
-                who);
+    return kek_missing(ks, "");
 }
 
 tpks_result restore_in_load(TPKS *ks)

@@ -2,9 +2,10 @@
 """password_agent.py - answers one question of systemd-ask-password, as password agents do
 
     password_agent.py --id trustpoint:0123… --password-file FILE
+    password_agent.py --id trustpoint:0123… --cancel
 
 Waits for the question whose Id is the given one, prints its Message, sends the password to its
-Socket and ends. The protocol: https://systemd.io/PASSWORD_AGENTS/
+Socket, or that nobody will answer, and ends. The protocol: https://systemd.io/PASSWORD_AGENTS/
 """
 import argparse
 import configparser
@@ -33,17 +34,21 @@ def question(identity):
 def main():
     options = argparse.ArgumentParser()
     options.add_argument("--id", required=True)
-    options.add_argument("--password-file", required=True)
+    how = options.add_mutually_exclusive_group(required=True)
+    how.add_argument("--password-file")
+    how.add_argument("--cancel", action="store_true")
     given = options.parse_args()
-    with open(given.password_file, "rb") as file:
-        password = file.read().rstrip(b"\n")
+    answer = b"-"
+    if not given.cancel:
+        with open(given.password_file, "rb") as file:
+            answer = b"+" + file.read().rstrip(b"\n")
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         ask = question(given.id)
         if ask is not None:
             print(ask["Message"])
             agent = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            agent.sendto(b"+" + password, ask["Socket"])
+            agent.sendto(answer, ask["Socket"])
             return 0
         time.sleep(0.05)
     print("nobody asked", file=sys.stderr)

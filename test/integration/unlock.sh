@@ -65,11 +65,11 @@ fails "unlock without a service" 69 "no service waits" unlock "$PASSWORD_FILE"
 
 # ---- unattended sources ----
 lose_kek
-fails "KEK gone, nobody to ask: exit code 75" 75 "trustpoint-keystore restore" service
+fails "KEK gone, nobody to ask: exit code 75" 75 "trustpoint-keystore restore" service --timeout 0
 same "state file: restore-pending" restore-pending "$(json state)"
 same "state file: why" kek-missing "$(json reason)"
 sources "credential, file:$PRIVATE/absent"
-fails "sources without anything: 75" 75 "" service
+fails "sources without anything: 75" 75 "no source" service --timeout 0
 sources "file:$PASSWORD_FILE"
 ok "file:PATH restores" service
 unlocked "file:"
@@ -82,10 +82,11 @@ ok "a credential of systemd restores" env CREDENTIALS_DIRECTORY="$PRIVATE/creden
 unlocked "credential"
 lose_kek
 sources "file:$WRONG"
-fails "a wrong password in the file: 77" 77 "" service
+fails "a wrong password in the file: 77" 77 "" service --timeout 0
 chmod 0644 "$PASSWORD_FILE"
 sources "file:$PASSWORD_FILE"
-fails "a password file that others can read: 77" 77 "$PASSWORD_FILE" service
+fails "a password file that others can read: 77" 77 "$PASSWORD_FILE" service \
+    --timeout 0
 chmod 0600 "$PASSWORD_FILE"
 sources "no"
 fails "restore = no: 75" 75 "" service
@@ -115,7 +116,7 @@ ok "systemd is told what it waits for" grep -q EXTEND_TIMEOUT_USEC= "$NOTIFY.log
 same "socket: mode 0600" 600 "$(stat -c %a "$SOCKET")"
 same "state file: waiting" restore-pending "$(json state)"
 ok "state file: the command to type" grep -qF "trustpoint-keystore unlock" "$STATE"
-fails "a second service does not take the socket away" 75 "listens on" service --timeout 1
+fails "a second service does not take the socket away" 75 "another process asks" service --timeout 1
 fails "unlock with a wrong password: 77" 77 "" unlock "$WRONG"
 ok "the service still waits" alive "$SERVICE"
 ok "a message that is too long is refused" \
@@ -166,8 +167,13 @@ unlocked "other means"
 lose_kek
 start_service
 waiting
-stop "$SERVICE" KILL
-ok "a killed service leaves its socket" test -S "$SOCKET"
+kill -KILL "$SERVICE"
+ended "a killed service" 137
+ok "leaves its socket" test -S "$SOCKET"
+no_question() {
+    ! grep -qs "Id=trustpoint:" /run/systemd/ask-password/ask.*
+}
+ok "but no question" wait_for "the question's end" no_question
 start_service
 waiting
 ok "the next service takes the place over" unlock "$PASSWORD_FILE"
@@ -201,14 +207,16 @@ ended "the service ends" 0
 ok "the question is gone" not grep -qs "Id=trustpoint:$ID" /run/systemd/ask-password/ask.*
 lose_kek
 mkdir "$WORK/empty"
-fails "without systemd-ask-password: 75" 75 "" env PATH="$WORK/empty" "$KEYSTORE_COMMAND" \
-    --config "$CONFIG" unlock-service --state-file "$STATE"
+fails "without systemd-ask-password the socket is left" 75 "no password came in time" env \
+    PATH="$WORK/empty" "$KEYSTORE_COMMAND" --config "$CONFIG" unlock-service --socket "$SOCKET" \
+    --state-file "$STATE" --timeout 1
 
 # ---- a terminal (the callback of this program) ----
 sources "callback"
 at_terminal() {
     python3 "$ROOT/test/integration/at_terminal.py" --prompt ") backup password: " "$@" -- \
-        "$KEYSTORE_COMMAND" --config "$CONFIG" unlock-service --state-file "$STATE"
+        "$KEYSTORE_COMMAND" --config "$CONFIG" unlock-service --socket "$SOCKET" \
+        --state-file "$STATE"
 }
 ok "asks at the terminal, again after a wrong answer" at_terminal --answer "$WRONG" \
     --answer "$PASSWORD_FILE"

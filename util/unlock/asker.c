@@ -20,7 +20,7 @@
 
 struct asker {
     SERVICE *service;
-    asker_kind kind;
+    source_kind kind;
     char id[2 * TPKS_ID_SIZE + 1];
     char prompt[360];
     unsigned refused; /* answers that were wrong */
@@ -70,7 +70,7 @@ static void child(const ASKER *asker, int fd)
     if (dup2(fd, STDOUT_FILENO) < 0)
         _exit(1);
     process_keep_only(-1, -1);
-    if (asker->kind == ASK_AGENT)
+    if (asker->kind == SOURCE_AGENT)
         run_agent(asker);
     run_terminal(asker);
 }
@@ -86,7 +86,7 @@ static void on_again(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     if (!ask(asker))
-        service_source_ended(asker->service);
+        service_source_ended(asker->service, asker->kind);
 }
 
 static void on_answer(void *arg, tpks_result result, const char *text)
@@ -126,7 +126,7 @@ static void ended(ASKER *asker)
         return;
     }
     tpks_secret_free(answer);
-    service_source_ended(asker->service);
+    service_source_ended(asker->service, asker->kind);
 }
 
 static void on_readable(evutil_socket_t fd, short what, void *arg)
@@ -169,7 +169,7 @@ static bool ask(ASKER *asker)
     return asker->readable != NULL && event_add(asker->readable, NULL) == 0;
 }
 
-ASKER *asker_start(SERVICE *service, asker_kind kind, const unsigned char id[TPKS_ID_SIZE],
+ASKER *asker_start(SERVICE *service, source_kind kind, const unsigned char id[TPKS_ID_SIZE],
                    const char *label)
 {
     ASKER *asker = calloc(1, sizeof(*asker));

@@ -25,7 +25,8 @@ int command_unlock_service(APP *app, int argc, char **argv)
         "unlock-service",
         "",
         "Waits until the keystore can be unlocked, restoring a lost KEK with a password from the\n"
-        "sources of the directive `restore`. For systemd and containers.",
+        "sources of the directive `restore`, then from systemd-ask-password and `unlock`. For\n"
+        "systemd and containers.",
         specs,
         0,
         0};

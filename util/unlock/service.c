@@ -8,18 +8,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "notify.h"
 #include "secrets.h"
 
-#define LOOK_EVERY 5       /* seconds */
-#define PATIENCE 30        /* seconds for token, HSM or database that may still come up */
-#define TRY_LIMIT 120      /* seconds for one password: Argon2, a new KEK, another's lock */
-#define EXTEND_BY 30       /* seconds of start time asked for with every look */
-#define UNATTENDED_TRIES 5 /* when something passing stood in the way */
+#define LOOK_EVERY 5  /* seconds */
+#define PATIENCE 30   /* seconds for token, HSM or database that may still come up */
+#define TRY_LIMIT 120 /* seconds for one password: Argon2, a new KEK, another's lock */
+#define EXTEND_BY 30  /* seconds of start time asked for with every look */
+#define TRIES 5       /* of what a file has, when something passing stood in the way */
 
 typedef struct offer {
-    TPKS_SECRET *secret; /* NULL: what the unattended sources have */
+    TPKS_SECRET *secret; /* NULL: the child has it */
     answer_fn *answer;
     void *arg;
     struct offer *next;
@@ -31,15 +32,17 @@ struct service {
     struct event_base *base;
     struct event *look_timer, *end_timer, *term, *interrupt;
     sources from;
+    SOURCE *turn; /* the one whose password is in the queue, of those that only look */
+    int refused;  /* exit code of the last one that had something of no use; EX_OK: none */
     WORK *work;
-    offer *queue;         /* the first one may be being tried */
-    bool opened;          /* the sources that wait were started */
-    unsigned unattended;  /* how often the others were tried */
-    bool unattended_done; /* they have given their answer */
-    unsigned waiting;     /* how many sources wait for a human */
-    TPKS_SECRET *given;   /* with --password-file or --password-fd */
+    offer *queue;       /* the first one may be being tried */
+    bool leads;         /* we are the process that asks: the socket is ours, or can't be had */
+    bool follows;       /* another process is */
+    TPKS_SECRET *given; /* with --password-file or --password-fd */
     time_t started;
     char state_file[256];
+    unsigned char id[TPKS_ID_SIZE];
+    char label[256];
     ASKER *terminal, *agent;
     SOCKET_SOURCE *socket;
     unlock_state state;
@@ -60,9 +63,8 @@ static void tell(SERVICE *service, bool changed)
     char line[REPORT_TEXT + 64];
 
     snprintf(line, sizeof(line), "%s%s",
-             state_is_pending(state->result) && service->opened
-                 ? "waiting for the backup password: "
-                 : "",
+             state_is_pending(state->result) && service->leads ? "waiting for the backup password: "
+                                                               : "",
              state->result == TPKS_OK ? "the keystore can be unlocked" : state->text);
     notify_status(state->result == TPKS_OK, state->result == TPKS_OK ? 0 : EXTEND_BY, line);
     if (!changed)
@@ -151,94 +153,152 @@ void service_offer(SERVICE *service, TPKS_SECRET *secret, answer_fn *answer, voi
 
 /* ---- the sources ---- */
 
+static bool humans_only(const SERVICE *service)
+{
+    /* A key that is not ours may be somebody's mistake: only a human replaces it. */
+    return service->state.result == TPKS_KEK_FOREIGN;
+}
+
+static bool somebody_waits(const SERVICE *service)
+{
+    return service->follows || sources_wait(&service->from);
+}
+
 static void nobody_left(SERVICE *service)
 {
-    if (service->waiting == 0 && service->queue == NULL && state_is_pending(service->state.result))
-        give_up(service, exit_code_of(service->state.result),
-                "no source of the directive `restore` waits for a password (name ask-password or "
-                "socket there, or run trustpoint-keystore restore)");
+    const char *why = humans_only(service)
+                          ? "a foreign KEK is replaced only with a password that somebody enters"
+                          : "no source of the directive `restore` has the backup password";
+    int code = service->refused != EX_OK && !humans_only(service)
+                   ? service->refused
+                   : exit_code_of(service->state.result);
+
+    if (!somebody_waits(service) && service->queue == NULL)
+        give_up(service, code, why);
 }
 
-void service_source_ended(SERVICE *service)
+static void end_source(SERVICE *service, SOURCE *one, int refused)
 {
-    service->waiting--;
-    nobody_left(service);
+    one->ended = true;
+    if (refused != EX_OK)
+        service->refused = refused;
 }
 
-static void open_sources(SERVICE *service, const work_report *report)
-{
-    const sources *from = &service->from;
-
-    if (service->opened || service->options->timeout == 0)
-        return;
-    service->opened = true;
-    if (from->socket)
-        service->socket = socket_source_start(service, service->options->socket);
-    if (from->ask_password)
-        service->agent = asker_start(service, ASK_AGENT, report->id, report->label);
-    if (from->terminal)
-        service->terminal = asker_start(service, ASK_TERMINAL, report->id, report->label);
-    service->waiting =
-        (service->socket != NULL) + (service->agent != NULL) + (service->terminal != NULL);
-}
-
-/* What became of the unattended sources' password. */
-static void on_unattended(void *arg, tpks_result result, const char *text)
+/* What became of the password of a source that only looks. */
+static void on_looked_up(void *arg, tpks_result result, const char *text)
 {
     SERVICE *service = arg;
     bool passing = state_is_pending(result) || state_may_pass(result);
 
     say("%s", text);
-    service->unattended_done = !passing || service->unattended >= UNATTENDED_TRIES;
-    if (!passing && (service->options->timeout == 0 || !sources_wait(&service->from)))
-        end(service, exit_code_of(result));
+    if (!passing || ++service->turn->tries >= TRIES)
+        end_source(service, service->turn, exit_code_of(result));
 }
 
-/* A key that is not ours may be somebody's mistake: only a human replaces it. */
-static bool may_try_unattended(const SERVICE *service)
+static TPKS_SECRET *copy_given(const SERVICE *service)
 {
-    return !service->unattended_done && service->state.result != TPKS_KEK_FOREIGN &&
-           (service->from.unattended || service->given != NULL);
+    return tpks_secret_copy(tpks_secret_data_const(service->given),
+                            tpks_secret_size(service->given));
 }
 
-static void try_unattended(SERVICE *service)
+static void look_up(SERVICE *service, SOURCE *one)
 {
-    TPKS_SECRET *secret = NULL; /* the library reads its own sources */
+    TPKS_SECRET *secret = NULL;
+    int code = EX_OK;
 
-    service->unattended++;
-    if (service->given != NULL)
-        secret =
-            tpks_secret_copy(tpks_secret_data(service->given), tpks_secret_size(service->given));
-    if (service->given != NULL && secret == NULL)
-        end(service, complain_memory());
-    else
-        enqueue(service, secret, on_unattended, service);
-}
-
-/* ---- what a look found ---- */
-
-static void pending(SERVICE *service, const work_report *report)
-{
-    if (may_try_unattended(service)) {
-        try_unattended(service);
+    if (one->kind == SOURCE_FILE && access(one->path, F_OK) != 0) {
+        end_source(service, one, EX_OK);
         return;
     }
-    if (!service->opened) {
-        open_sources(service, report);
+    if (one->kind == SOURCE_FILE)
+        code = secrets_read(one->path, NO_FD, &secret);
+    else if ((secret = copy_given(service)) == NULL)
+        code = complain_memory();
+    if (code != EX_OK) {
+        end_source(service, one, code);
+        return;
+    }
+    service->turn = one;
+    enqueue(service, secret, on_looked_up, service);
+}
+
+/*
+ * Of many processes one asks: the one with the socket. It is open before anybody is asked, so that
+ * an administrator can always answer there. False: another process asks.
+ */
+static bool lead(SERVICE *service)
+{
+    int code;
+
+    if (service->leads)
+        return true;
+    code = socket_source_start(service, service->options->socket, &service->socket);
+    if (code == EX_CANTCREAT && !service->follows)
+        say("another process asks for the backup password; it takes answers at %s",
+            service->options->socket);
+    service->follows = code == EX_CANTCREAT;
+    service->leads = !service->follows;
+    if (service->leads)
         tell(service, true);
+    return service->leads;
+}
+
+static void open_source(SERVICE *service, SOURCE *one)
+{
+    ASKER *asker = NULL;
+
+    one->open = true;
+    if (one->kind == SOURCE_SOCKET) {
+        one->ended = service->socket == NULL;
+        return;
+    }
+    asker = asker_start(service, one->kind, service->id, service->label);
+    one->ended = asker == NULL;
+    if (one->kind == SOURCE_TERMINAL)
+        service->terminal = asker;
+    else
+        service->agent = asker;
+}
+
+/* Lets every source have its turn that can have it now. */
+static void ask_sources(SERVICE *service)
+{
+    SOURCE *one;
+
+    while (service->queue == NULL && !service->ended &&
+           (one = sources_turn(&service->from, humans_only(service))) != NULL) {
+        if (one->kind == SOURCE_GIVEN || one->kind == SOURCE_FILE)
+            look_up(service, one);
+        else if (lead(service))
+            open_source(service, one);
+        else
+            break;
     }
     nobody_left(service);
 }
 
+void service_source_ended(SERVICE *service, source_kind kind)
+{
+    end_source(service, sources_find(&service->from, kind), EX_OK);
+    if (state_is_pending(service->state.result))
+        ask_sources(service);
+}
+
+/* ---- what a look found ---- */
+
 /* Token, HSM or database may come up later than we do. */
 static void unavailable(SERVICE *service)
 {
-    if (service->waiting == 0 && time(NULL) - service->started >= PATIENCE)
+    if (!somebody_waits(service) && time(NULL) - service->started >= PATIENCE)
         give_up(service, exit_code_of(service->state.result), "waited long enough");
 }
 
 static void take(SERVICE *service, const work_report *report)
 {
+    if (report->has_id) {
+        memcpy(service->id, report->id, sizeof(service->id));
+        memcpy(service->label, report->label, sizeof(service->label));
+    }
     if (report->has_id && *service->state_file == '\0')
         state_default_path(report->id, service->state_file, sizeof(service->state_file));
     tell(service, state_take(&service->state, report));
@@ -253,7 +313,7 @@ static void on_looked(void *arg, const work_report *report)
     if (report->result == TPKS_OK)
         end(service, EX_OK);
     else if (state_is_pending(report->result))
-        pending(service, report);
+        ask_sources(service);
     else if (state_may_pass(report->result) && service->options->timeout > 0)
         unavailable(service);
     else
@@ -349,9 +409,9 @@ static void say_how(SERVICE *service)
 {
     const char **how = service->state.how;
 
-    if (service->from.ask_password)
+    if (sources_find(&service->from, SOURCE_AGENT) != NULL)
         *how++ = "systemd-tty-ask-password-agent";
-    if (service->from.socket)
+    if (sources_find(&service->from, SOURCE_SOCKET) != NULL)
         *how++ = "trustpoint-keystore unlock";
     *how = "trustpoint-keystore restore";
 }
@@ -383,6 +443,7 @@ static void stop(SERVICE *service)
     asker_stop(service->agent);
     socket_source_stop(service->socket);
     tpks_secret_free(service->given);
+    sources_free(&service->from);
     free_event(service->look_timer);
     free_event(service->end_timer);
     free_event(service->term);
@@ -396,7 +457,7 @@ int service_run(APP *app, const service_options *options)
 
     if (secrets_given(app))
         DO(secrets_read_given(app, &service.given));
-    service.from = sources_of(app);
+    DO(sources_read(app, options->timeout > 0, &service.from));
     say_how(&service);
     if (options->state_file != NULL)
         snprintf(service.state_file, sizeof(service.state_file), "%s", options->state_file);

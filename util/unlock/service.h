@@ -35,22 +35,25 @@ typedef void answer_fn(void *arg, tpks_result result, const char *text);
  */
 void service_offer(SERVICE *service, TPKS_SECRET *secret, answer_fn *answer, void *arg);
 /* This source has nothing any more (cancelled, or its program is not there). */
-void service_source_ended(SERVICE *service);
+void service_source_ended(SERVICE *service, source_kind kind);
 struct event_base *service_base(const SERVICE *service);
 
 /* asker.c: a child process that asks a human: at the terminal, or by systemd-ask-password(1). */
 typedef struct asker ASKER;
-typedef enum asker_kind { ASK_TERMINAL, ASK_AGENT } asker_kind;
-/* `id` names the keystore in the prompt. NULL, with a message, when it can't be started. */
-ASKER *asker_start(SERVICE *service, asker_kind kind, const unsigned char id[TPKS_ID_SIZE],
+/* SOURCE_TERMINAL or SOURCE_AGENT. `id` names the keystore in the prompt. NULL, with a message,
+ * when it can't be started. */
+ASKER *asker_start(SERVICE *service, source_kind kind, const unsigned char id[TPKS_ID_SIZE],
                    const char *label);
 /* Takes the prompt away. NULL is ignored. */
 void asker_stop(ASKER *asker);
 
 /* socket_source.c: passwords from trustpoint-keystore unlock. */
 typedef struct socket_source SOCKET_SOURCE;
-/* NULL, with a message, when the socket can't be made. */
-SOCKET_SOURCE *socket_source_start(SERVICE *service, const char *path);
+/*
+ * `path` lives as long as the source. EX_CANTCREAT: another process has it, and asks; that is not
+ * said. Other errors are.
+ */
+int socket_source_start(SERVICE *service, const char *path, SOCKET_SOURCE **out);
 /* Removes the socket. NULL is ignored. */
 void socket_source_stop(SOCKET_SOURCE *source);
 

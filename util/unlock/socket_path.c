@@ -2,7 +2,10 @@
  * socket_path.c - unix sockets by path: the waiting service's and the page's
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -16,6 +19,34 @@ void socket_make_folder(const char *path)
 {
     if (strncmp(path, RUN_FOLDER "/", sizeof(RUN_FOLDER)) == 0)
         (void)mkdir(RUN_FOLDER, 0755); /* what comes next says what is wrong */
+}
+
+/* Two processes that replaced a stale socket at the same time would take it from each other. */
+int socket_reserve(const char *path, int *lock)
+{
+    char name[sizeof(((struct sockaddr_un *)0)->sun_path) + sizeof(".lock")];
+    int code;
+
+    socket_make_folder(path);
+    if (snprintf(name, sizeof(name), "%s.lock", path) >= (int)sizeof(name)) {
+        errno = ENAMETOOLONG;
+        return complain_file("cannot make the socket", path);
+    }
+    *lock = open(name, O_RDONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (*lock < 0)
+        return complain_file("cannot make", name);
+    if (flock(*lock, LOCK_EX | LOCK_NB) == 0)
+        return EX_OK;
+    code = errno == EWOULDBLOCK ? EX_CANTCREAT : complain_file("cannot lock", name);
+    close(*lock);
+    *lock = -1;
+    return code;
+}
+
+int socket_taken(const char *path)
+{
+    return complain(EX_CANTCREAT, "another process listens on %s already: answer there, or end it",
+                    path);
 }
 
 static bool fill_address(const char *path, struct sockaddr_un *address)
@@ -86,13 +117,9 @@ int socket_listen(const char *path, int type, gid_t group, int *fd)
 {
     int code;
 
-    socket_make_folder(path);
     if (!remove_stale(path, type))
-        return errno == EADDRINUSE
-                   ? complain(EX_CANTCREAT,
-                              "another process listens on %s already: answer there, or end it",
-                              path)
-                   : complain_file("cannot make the socket", path);
+        return errno == EADDRINUSE ? socket_taken(path)
+                                   : complain_file("cannot make the socket", path);
     *fd = socket(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (*fd >= 0 && bind_private(*fd, path, group) && listen(*fd, BACKLOG) == 0)
         return EX_OK;

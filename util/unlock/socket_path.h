@@ -14,8 +14,16 @@
 /* Makes /run/trustpoint (0755) if `path` lies in it and it is missing. */
 void socket_make_folder(const char *path);
 /*
- * Listens on `path`, mode 0600, or 0660 with `group`. A socket that nobody listens on any more is
- * replaced; one that somebody does is EX_CANTCREAT. `type` is that of socket(2). Errors are said.
+ * Takes the right to listen on `path`: a lock on the file PATH.lock, which stays, held until *lock
+ * is closed. EX_CANTCREAT, which is not said: another process has it. Other errors are said.
+ */
+int socket_reserve(const char *path, int *lock);
+/* Says so; EX_CANTCREAT. */
+int socket_taken(const char *path);
+/*
+ * Listens on `path`, mode 0600, or 0660 with `group`; the caller has reserved it. A socket that
+ * nobody listens on any more is replaced; one that somebody does is EX_CANTCREAT. `type` is that of
+ * socket(2). Errors are said.
  */
 int socket_listen(const char *path, int type, gid_t group, int *fd);
 /* Connects, blocking. -1 and errno on failure. */

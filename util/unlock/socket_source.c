@@ -20,7 +20,8 @@
 
 struct socket_source {
     SERVICE *service;
-    char *path;
+    const char *path;
+    int lock;
     struct evconnlistener *listener;
     unsigned clients;
 };
@@ -130,27 +131,35 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
         client_free(one);
 }
 
-SOCKET_SOURCE *socket_source_start(SERVICE *service, const char *path)
+static int serve(SOCKET_SOURCE *source)
 {
-    SOCKET_SOURCE *source;
     int fd = -1;
 
-    if (socket_listen(path, SOCK_SEQPACKET, NO_GROUP, &fd) != EX_OK)
-        return NULL;
-    source = calloc(1, sizeof(*source));
-    if (source != NULL) {
-        source->service = service;
-        source->path = strdup(path);
-        source->listener = evconnlistener_new(service_base(service), on_accept, source,
-                                              LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0, fd);
-    }
-    if (source != NULL && source->path != NULL && source->listener != NULL)
-        return source;
-    complain_memory();
-    if (source == NULL || source->listener == NULL)
-        close(fd);
-    socket_source_stop(source);
-    return NULL;
+    DO(socket_listen(source->path, SOCK_SEQPACKET, NO_GROUP, &fd));
+    source->listener = evconnlistener_new(service_base(source->service), on_accept, source,
+                                          LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0, fd);
+    if (source->listener != NULL)
+        return EX_OK;
+    close(fd);
+    return complain_memory();
+}
+
+int socket_source_start(SERVICE *service, const char *path, SOCKET_SOURCE **out)
+{
+    SOCKET_SOURCE *source = calloc(1, sizeof(*source));
+    int code;
+
+    if (source == NULL)
+        return complain_memory();
+    *source = (SOCKET_SOURCE){.service = service, .path = path, .lock = -1};
+    code = socket_reserve(path, &source->lock);
+    if (code == EX_OK)
+        code = serve(source);
+    if (code == EX_OK)
+        *out = source;
+    else
+        socket_source_stop(source);
+    return code;
 }
 
 /* Clients that still wait see the connection end with the process. */
@@ -158,10 +167,11 @@ void socket_source_stop(SOCKET_SOURCE *source)
 {
     if (source == NULL)
         return;
-    if (source->listener != NULL)
+    if (source->listener != NULL) {
         evconnlistener_free(source->listener);
-    if (source->path != NULL)
         unlink(source->path);
-    free(source->path);
+    }
+    if (source->lock >= 0)
+        close(source->lock);
     free(source);
 }

@@ -70,6 +70,9 @@ static void close_listener(web *self)
     if (self->setup->listener >= 0)
         close(self->setup->listener);
     self->setup->listener = -1;
+    if (self->setup->lock >= 0)
+        close(self->setup->lock);
+    self->setup->lock = -1;
 }
 
 static void end_idle_workers(const web *self)
@@ -512,6 +515,7 @@ int web_run(web_setup *setup)
     self.state.how[0] = "the restore page";
     self.state.how[1] = "trustpoint-keystore restore";
     setup->listener = -1;
+    setup->lock = -1;
     setup->empty_folder = -1;
     if (self.base == NULL || !watch(&self))
         return complain_memory();

@@ -74,6 +74,7 @@ typedef struct web_setup {
     char *const *hook; /* NULL: none; else a program and its arguments */
     /* Filled by web_listen() and web_run(). */
     int listener;
+    int lock; /* the right to the unix socket */
     int empty_folder;
     const char *unix_path; /* NULL: TCP */
     char *hosts[WEB_HOSTS_MAX + 1];

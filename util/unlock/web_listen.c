@@ -132,6 +132,17 @@ static int listen_tcp(const char *text, const struct sockaddr_storage *address, 
     return complain_file("cannot listen on", text);
 }
 
+static int listen_unix(web_setup *setup)
+{
+    int code = socket_reserve(setup->unix_path, &setup->lock);
+
+    if (code == EX_OK)
+        code = socket_listen(setup->unix_path, SOCK_STREAM, setup->group, &setup->listener);
+    else if (code == EX_CANTCREAT)
+        (void)socket_taken(setup->unix_path);
+    return code;
+}
+
 int web_listen(web_setup *setup)
 {
     struct sockaddr_storage address;
@@ -140,7 +151,7 @@ int web_listen(web_setup *setup)
     if (is_unix(setup->listen)) {
         setup->unix_path = setup->listen + strlen(UNIX_PREFIX);
         DO(name_hosts(setup, NULL));
-        return socket_listen(setup->unix_path, SOCK_STREAM, setup->group, &setup->listener);
+        return listen_unix(setup);
     }
     if (!parse(setup->listen, &address, &size))
         return EX_USAGE;

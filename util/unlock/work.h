@@ -15,7 +15,7 @@
 
 typedef struct work_order {
     bool restore;              /* false: only try to unlock with what this machine has */
-    const TPKS_SECRET *secret; /* NULL: the library's own sources (credential, file) */
+    const TPKS_SECRET *secret; /* of a restore: the password or recovery key */
     unsigned long limit;       /* seconds until the child is ended */
 } work_order;
 
