@@ -55,10 +55,51 @@ int app_find(APP *app, const char *name, TPKS_RECORD **out)
     return complain_result(tpks_find(app->ks, &selector, out));
 }
 
+/* The keystore that a URI names, which must not be another one than --keystore. */
+static int take_keystore(APP *app)
+{
+    const char *named = tpks_uri_keystore(app->uri);
+
+    if (*named == '\0')
+        return EX_OK;
+    if (app->keystore != NULL && strcmp(app->keystore, named) != 0)
+        return complain(EX_USAGE, "--keystore %s and the URI's keystore=%s contradict each other",
+                        app->keystore, named);
+    app->keystore = named;
+    return EX_OK;
+}
+
+static int take_uri(APP *app, const char *text)
+{
+    tpks_uri_type type;
+
+    DO(complain_result(tpks_uri_parse(text, &app->uri)));
+    type = tpks_uri_type_of(app->uri);
+    if (tpks_uri_is_list(app->uri))
+        return complain(EX_USAGE, "%s names no record; " PROGRAM " list shows which there are",
+                        text);
+    if (type != TPKS_TYPE_ANY && type != TPKS_TYPE_PRIVATE)
+        return complain(EX_USAGE, "%s: leave out type=, the whole record is meant", text);
+    return take_keystore(app);
+}
+
+int app_open_record(APP *app, tpks_access access, const char *name, TPKS_RECORD **out)
+{
+    if (tpks_uri_is_ours(name)) {
+        DO(take_uri(app, name));
+        DO(app_open(app, access));
+        return complain_result(tpks_find(app->ks, tpks_uri_selector(app->uri), out));
+    }
+    DO(app_open(app, access));
+    return app_find(app, name, out);
+}
+
 void app_close(APP *app)
 {
     tpks_close(app->ks);
     app->ks = NULL;
+    tpks_uri_free(app->uri);
+    app->uri = NULL;
     tpks_config_free(app->config);
     app->config = NULL;
 }

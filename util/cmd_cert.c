@@ -1,9 +1,6 @@
 /*
  * cmd_cert.c - trustpoint-keystore cert: a record's certificates as PEM
  */
-#include <openssl/pem.h>
-
-#include "key_input.h"
 #include "options.h"
 #include "output.h"
 #include "record_view.h"
@@ -15,14 +12,7 @@ static int write_certs(APP *app, const TPKS_RECORD *record, bool leaf_only, BIO 
     if (count == 0)
         return complain(EX_NOINPUT, "%s has no certificate; \"" PROGRAM " set-cert\" gives it one",
                         tpks_record_name(record));
-    for (size_t i = 0; i < (leaf_only ? 1 : count); i++) {
-        AUTO(x509) X509 *cert = view_cert(app, record, i);
-
-        if (cert == NULL || PEM_write_bio_X509(bio, cert) != 1)
-            return complain(EX_DATAERR, "certificate %zu of %s cannot be read", i,
-                            tpks_record_name(record));
-    }
-    return EX_OK;
+    return view_certs_pem(app, record, 0, leaf_only ? 1 : count, bio);
 }
 
 static int cert(APP *app, const char *name, bool leaf_only, const char *out)

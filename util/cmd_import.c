@@ -1,16 +1,14 @@
 /*
  * cmd_import.c - trustpoint-keystore import: takes in a private key with its certificates
  */
-#include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "key_input.h"
+#include "new_file.h"
 #include "options.h"
 #include "policy.h"
 
@@ -23,21 +21,6 @@ typedef struct import_options {
 
 /* ---- the sources are given up
  * ----------------------------------------------------------------------- */
-
-static int overwrite(int fd, off_t size)
-{
-    static const char zeros[4096];
-
-    while (size > 0) {
-        size_t part = size > (off_t)sizeof(zeros) ? sizeof(zeros) : (size_t)size;
-        ssize_t written = write(fd, zeros, part);
-
-        if (written < 0 && errno != EINTR)
-            return -1;
-        size -= written > 0 ? written : 0;
-    }
-    return fsync(fd);
-}
 
 /* Only the very file that was read, and no link to it. */
 static int delete_open_file(const input_file *file, int fd)
@@ -52,22 +35,10 @@ static int delete_open_file(const input_file *file, int fd)
                         file->path);
     if (st.st_nlink > 1)
         say("%s has other links, which are empty of the key now", file->path);
-    if (overwrite(fd, st.st_size) != 0 || unlink(file->path) != 0)
+    if (new_file_wipe(fd, st.st_size) != 0 || unlink(file->path) != 0)
         return complain_file("the record is in the keystore, but the source is not deleted:",
                              file->path);
     return EX_OK;
-}
-
-static int sync_folder(const char *path)
-{
-    char *copy = strdup(path);
-    int fd = copy != NULL ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    int code = fd >= 0 && fsync(fd) == 0 ? EX_OK : complain_file("cannot sync the folder of", path);
-
-    if (fd >= 0)
-        close(fd);
-    free(copy);
-    return code;
 }
 
 static int delete_source(const input_file *file)
@@ -82,7 +53,7 @@ static int delete_source(const input_file *file)
                              file->path);
     code = delete_open_file(file, fd);
     close(fd);
-    return code == EX_OK ? sync_folder(file->path) : code;
+    return code == EX_OK ? new_file_sync_folder(file->path) : code;
 }
 
 /* A source is given up only for a record that gives the same key back. */

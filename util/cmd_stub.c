@@ -3,11 +3,11 @@
  */
 #include <string.h>
 
-#include <openssl/crypto.h>
 #include <openssl/pem.h>
 
 #include "options.h"
 #include "output.h"
+#include "stub_pem.h"
 
 /* RSA-PSS and Edwards keys have no PEM label that old programs would read. */
 static const char *traditional_label(const char *key_type)
@@ -36,23 +36,6 @@ static int choose_label(const char *wanted, const char *key_type, const char **l
     return EX_OK;
 }
 
-static int write_stub(APP *app, const TPKS_RECORD *record, const char *label, BIO *bio)
-{
-    char *uri = tpks_uri_build(app->keystore, tpks_record_name(record));
-    unsigned char *der = NULL;
-    size_t size = 0;
-    int code;
-
-    if (uri == NULL)
-        return complain_memory();
-    code = complain_result(tpks_stub_encode(tpks_record_key_type(record), uri, &der, &size));
-    OPENSSL_free(uri);
-    if (code == EX_OK && PEM_write_bio(bio, label, "", der, (long)size) <= 0)
-        code = complain_memory();
-    OPENSSL_free(der);
-    return code;
-}
-
 static int stub(APP *app, const char *name, const char *wanted, const char *out)
 {
     AUTO(record) TPKS_RECORD *record = NULL;
@@ -64,7 +47,7 @@ static int stub(APP *app, const char *name, const char *wanted, const char *out)
     DO(app_open(app, TPKS_LOAD));
     DO(app_find(app, name, &record));
     DO(choose_label(wanted, tpks_record_key_type(record), &label));
-    DO(write_stub(app, record, label, bio));
+    DO(stub_pem(app, record, label, false, bio));
     return output_bio(bio, out, 0644);
 }
 

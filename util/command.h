@@ -30,6 +30,7 @@ typedef struct app {
     OSSL_PROVIDER *standard;   /* the references that keep its providers */
     OSSL_PROVIDER *legacy;     /* NULL until old PKCS#12 files may have to be read */
     TPKS_CONFIG *config;
+    TPKS_URI *uri; /* that a record was named with; NULL: none */
     TPKS *ks;
 } APP;
 
@@ -37,11 +38,12 @@ typedef struct app {
 
 typedef int command_fn(APP *app, int argc, char **argv);
 
-command_fn command_backup, command_cert, command_csr, command_delete, command_doctor,
-    command_export, command_generate, command_header, command_import, command_init, command_list,
-    command_password, command_policy, command_rename, command_restore, command_rotate_kek,
-    command_set_cert, command_show, command_slot, command_slots, command_status, command_stub,
-    command_serve_restore, command_unlock, command_unlock_service, command_verify;
+command_fn command_apache_config, command_backup, command_cert, command_csr, command_delete,
+    command_doctor, command_export, command_generate, command_header, command_import, command_init,
+    command_list, command_nginx_config, command_password, command_policy, command_rename,
+    command_restore, command_rotate_kek, command_set_cert, command_show, command_slot,
+    command_slots, command_status, command_stub, command_serve_restore, command_unlock,
+    command_unlock_service, command_verify;
 
 /* Prints the commands that there are. */
 void print_overview(void);
@@ -83,6 +85,11 @@ int app_unlock_given(APP *app);
 tpks_options app_options(APP *app, tpks_access access);
 /* The record of that name; free with tpks_record_free(). */
 int app_find(APP *app, const char *name, TPKS_RECORD **out);
+/*
+ * Opens the keystore and finds the record that `name` means: its name, or a URI of our scheme with
+ * whatever selects one record, which may name the keystore too.
+ */
+int app_open_record(APP *app, tpks_access access, const char *name, TPKS_RECORD **out);
 /* Closes what is open; may be called twice. */
 void app_close(APP *app);
 

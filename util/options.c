@@ -165,3 +165,17 @@ int options_parse_global(APP *app, int argc, char **argv, int *next)
     *next = optind;
     return EX_OK;
 }
+
+int options_split_hook(int *argc, char **argv, char *const **hook)
+{
+    *hook = NULL;
+    for (int i = 1; i < *argc && *hook == NULL; i++) {
+        if (strcmp(argv[i], "--hook") != 0)
+            continue;
+        *hook = argv + i + 1;
+        *argc = i;
+    }
+    if (*hook != NULL && **hook == NULL)
+        return complain(EX_USAGE, "--hook needs a program");
+    return EX_OK;
+}

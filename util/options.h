@@ -41,5 +41,10 @@ int options_parse(APP *app, const command_usage *usage, int argc, char **argv, c
                   int *count);
 /* Parses the global options that stand before the command; *next is the index of the command. */
 int options_parse_global(APP *app, int argc, char **argv, int *next);
+/*
+ * Everything behind --hook belongs to the program that is to be run: *hook is its NULL-terminated
+ * argv, NULL without --hook; *argc becomes the number of the words before.
+ */
+int options_split_hook(int *argc, char **argv, char *const **hook);
 
 #endif

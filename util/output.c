@@ -2,13 +2,11 @@
  * output.c - how the command writes: text, JSON, PEM, files
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <openssl/asn1.h>
 
+#include "new_file.h"
 #include "output.h"
 
 /* Would a terminal act on this character, or show the text in another order? */
@@ -157,37 +155,6 @@ const char *hex_text(const unsigned char *data, size_t size, char *out)
     return out;
 }
 
-static int write_all(int fd, const char *data, size_t size)
-{
-    while (size > 0) {
-        ssize_t written = write(fd, data, size);
-
-        if (written < 0 && errno == EINTR)
-            continue;
-        if (written < 0)
-            return -1;
-        data += written;
-        size -= (size_t)written;
-    }
-    return 0;
-}
-
-/* A half-written file is worse than none: it is removed again. */
-static int write_new_file(const char *path, mode_t mode, const char *data, size_t size)
-{
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
-    bool written;
-
-    if (fd < 0)
-        return complain_file("cannot create", path);
-    written = write_all(fd, data, size) == 0 && fsync(fd) == 0;
-    if (close(fd) == 0 && written)
-        return EX_OK;
-    complain_file("cannot write", path);
-    unlink(path);
-    return EX_OSERR;
-}
-
 int output_bio(BIO *bio, const char *path, mode_t mode)
 {
     char *data = NULL;
@@ -196,7 +163,7 @@ int output_bio(BIO *bio, const char *path, mode_t mode)
     if (size < 0 || data == NULL)
         return complain_memory();
     if (path != NULL && strcmp(path, "-") != 0)
-        return write_new_file(path, mode, data, (size_t)size);
+        return new_file_write(path, mode, data, (size_t)size);
     fwrite(data, 1, (size_t)size, stdout);
     return EX_OK;
 }

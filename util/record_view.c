@@ -7,6 +7,7 @@
 
 #include <openssl/ec.h>
 #include <openssl/err.h>
+#include <openssl/pem.h>
 #include <openssl/x509v3.h>
 
 #include "key_input.h"
@@ -87,11 +88,28 @@ X509 *view_cert(APP *app, const TPKS_RECORD *record, size_t i)
     return cert;
 }
 
+int view_certs_pem(APP *app, const TPKS_RECORD *record, size_t from, size_t to, BIO *bio)
+{
+    for (size_t i = from; i < to; i++) {
+        AUTO(x509) X509 *cert = view_cert(app, record, i);
+
+        if (cert == NULL || PEM_write_bio_X509(bio, cert) != 1)
+            return complain(EX_DATAERR, "certificate %zu of %s cannot be read", i,
+                            tpks_record_name(record));
+    }
+    return EX_OK;
+}
+
 static time_t time_of(const ASN1_TIME *time)
 {
     struct tm tm;
 
     return ASN1_TIME_to_tm(time, &tm) == 1 ? timegm(&tm) : 0;
+}
+
+time_t view_not_before(const X509 *cert)
+{
+    return time_of(X509_get0_notBefore(cert));
 }
 
 time_t view_not_after(const X509 *cert)
@@ -183,7 +201,7 @@ static void print_cert(const X509 *cert)
     output_fact("  subject", subject);
     output_fact("  issuer", issuer);
     output_fact("  alternative names", san);
-    print_time("  not before", time_of(X509_get0_notBefore(cert)));
+    print_time("  not before", view_not_before(cert));
     print_time("  not after", view_not_after(cert));
     if (X509_digest(cert, EVP_sha256(), digest, &size) == 1)
         print_hex("  SHA-256", digest, size);
@@ -245,7 +263,7 @@ static struct json_object *cert_json(const X509 *cert)
     json_add_text(object, "issuer", issuer);
     json_add_text(object, "alternative_names", san);
     json_add_serial(object, cert);
-    json_add_time(object, "not_before", time_of(X509_get0_notBefore(cert)));
+    json_add_time(object, "not_before", view_not_before(cert));
     json_add_time(object, "not_after", view_not_after(cert));
     if (X509_digest(cert, EVP_sha256(), digest, &size) == 1)
         json_add_hex(object, "sha256", digest, size);

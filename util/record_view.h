@@ -6,6 +6,7 @@
 
 #include <time.h>
 
+#include <openssl/bio.h>
 #include <openssl/evp.h>
 #include <openssl/x509.h>
 
@@ -21,9 +22,12 @@ void view_key(APP *app, const TPKS_RECORD *record, char text[KEY_TEXT_SIZE]);
 void view_policy(unsigned policy, char text[POLICY_TEXT_SIZE]);
 /* Certificate number `i` of a record; NULL if there is none (or it can't be parsed). */
 X509 *view_cert(APP *app, const TPKS_RECORD *record, size_t i);
+/* Certificates number `from` to before `to` as PEM into a memory BIO. */
+int view_certs_pem(APP *app, const TPKS_RECORD *record, size_t from, size_t to, BIO *bio);
 /* The record's public key; NULL when it can't be parsed. */
 EVP_PKEY *view_public_key(APP *app, const TPKS_RECORD *record);
-/* When a certificate ends; 0 if that can't be said. */
+/* From when and until when a certificate is valid; 0 if that can't be said. */
+time_t view_not_before(const X509 *cert);
 time_t view_not_after(const X509 *cert);
 /* A name as RFC 4514 writes it, UTF-8. Free with free(); NULL: no memory. */
 char *view_name(const X509_NAME *name);

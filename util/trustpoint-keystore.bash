@@ -67,7 +67,7 @@ _trustpoint_keystore() {
         --keystore | --*-fd)
         return
         ;;
-    --config | --*-file | --cert | --chain | --key | --out | --csr | --state)
+    --config | --*-file | --cert | --chain | --key | --out | --csr | --state | --dir)
         compopt -o filenames 2>/dev/null
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")
         return

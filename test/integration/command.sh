@@ -95,7 +95,7 @@ usage() {
     says "it lists the commands" "set-cert"
     ok "--version" tpk --version
     for command in init import generate list show set-cert cert csr rename delete policy stub \
-        export backup verify status doctor slots; do
+        nginx-config apache-config export backup verify status doctor slots; do
         ok "$command --help" "$KEYSTORE_COMMAND" "$command" --help
         says "it names the global options" "--accept-new-anchor"
     done

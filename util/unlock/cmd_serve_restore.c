@@ -16,19 +16,6 @@ typedef struct words {
     const char *user, *group, *cert, *key;
 } words;
 
-/* Everything behind --hook belongs to the hook; returns how many words are ours. */
-static int split_hook(int argc, char **argv, char *const **hook)
-{
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--hook") != 0)
-            continue;
-        *hook = argv + i + 1;
-        return i;
-    }
-    *hook = NULL;
-    return argc;
-}
-
 static int find_user(const char *name, web_setup *setup)
 {
     const struct passwd *user;
@@ -77,8 +64,6 @@ static int check_exposure(web_setup *setup, const words *given)
 
 static int prepare(web_setup *setup, const words *given)
 {
-    if (setup->hook != NULL && setup->hook[0] == NULL)
-        return complain(EX_USAGE, "--hook needs a program");
     DO(find_user(given->user, setup));
     DO(find_group(given->group, setup));
     DO(check_exposure(setup, given));
@@ -115,7 +100,7 @@ int command_serve_restore(APP *app, int argc, char **argv)
     char **arguments;
     int count, code;
 
-    argc = split_hook(argc, argv, &setup.hook);
+    DO(options_split_hook(&argc, argv, &setup.hook));
     DO(options_parse(app, &usage, argc, argv, &arguments, &count));
     code = prepare(&setup, &given);
     if (code == EX_OK)
