@@ -2,6 +2,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <openssl/crypto.h>
+
+#include "file.h"
 #include "keystore_internal.h"
 
 #define CANDIDATES_SHOWN 5
@@ -81,7 +84,10 @@ tpks_result tpks_find(TPKS *ks, const tpks_selector *selector, TPKS_RECORD **out
 /* Gives a record away as the public type. */
 typedef struct walk {
     tpks_each_fn *each;
+    tpks_bad_fn *bad;
     void *arg;
+    size_t count; /* of records that can't be read */
+    tpks_result first;
 } walk;
 
 static tpks_result pass_on(void *arg, TPKS_RECORD *record)
@@ -94,7 +100,7 @@ static tpks_result pass_on(void *arg, TPKS_RECORD *record)
 tpks_result tpks_each(TPKS *ks, const tpks_selector *selector, tpks_each_fn *each, void *arg)
 {
     CRYPTO_SCOPE;
-    walk w = {each, arg};
+    walk w = {.each = each, .arg = arg};
 
     return ks->schema->each_record(&ks->d, ks->libctx, &ks->head, selector, pass_on, &w);
 }
@@ -117,6 +123,53 @@ static tpks_result load_locked(TPKS *ks, const TPKS_RECORD *record, TPKS_SECRET 
 {
     return compare(ks, record, ks->schema->open_record(&ks->d, ks->libctx, record, NULL, pkcs8),
                    pkcs8);
+}
+
+void record_name_of_bad(const TPKS_RECORD *record, char name[BAD_NAME_SIZE])
+{
+    char id[2 * TPKS_ID_SIZE + 1];
+
+    if (record->name != NULL && *record->name != '\0') {
+        OPENSSL_strlcpy(name, record->name, BAD_NAME_SIZE);
+        return;
+    }
+    hex_text(record->id, TPKS_ID_SIZE, id);
+    snprintf(name, BAD_NAME_SIZE, "(record %s)", id);
+}
+
+tpks_result keystore_each_readable(TPKS *ks, const tpks_selector *selector, schema_each_fn *each,
+                                   schema_bad_fn *bad, void *arg)
+{
+    const schema *of = ks->schema;
+
+    if (of->each_readable == NULL)
+        return of->each_record(&ks->d, ks->libctx, &ks->head, selector, each, arg);
+    return of->each_readable(&ks->d, ks->libctx, &ks->head, selector, each, bad, arg);
+}
+
+static tpks_result pass_bad_on(void *arg, const TPKS_RECORD *record, tpks_result result)
+{
+    walk *w = arg;
+    char name[BAD_NAME_SIZE];
+
+    record_name_of_bad(record, name);
+    if (w->count++ == 0)
+        w->first = result;
+    w->bad(w->arg, name, result, tpks_error_text());
+    return TPKS_OK;
+}
+
+tpks_result tpks_each_readable(TPKS *ks, const tpks_selector *selector, tpks_each_fn *each,
+                               tpks_bad_fn *bad, void *arg)
+{
+    CRYPTO_SCOPE;
+    walk w = {.each = each, .bad = bad, .arg = arg};
+
+    TRY(keystore_each_readable(ks, selector, pass_on, pass_bad_on, &w));
+    if (w.first != TPKS_OK)
+        return fail(w.first, "%zu record%s can't be read: restore %s from a backup", w.count,
+                    w.count == 1 ? "" : "s", w.count == 1 ? "it" : "them");
+    return TPKS_OK;
 }
 
 tpks_result tpks_load_key(TPKS *ks, const TPKS_RECORD *record, TPKS_SECRET **pkcs8)

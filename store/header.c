@@ -135,12 +135,80 @@ static tpks_result check_same_keystore(const TPKS *ks, const database *target, c
                 target->backend->describe(target->db));
 }
 
-static tpks_result write_back(TPKS *ks, const database *target, uint64_t newest)
+/* No HSM call while the database is locked: the proofs are made with the DEK in this process. */
+static tpks_result hold_dek_here(TPKS *ks)
 {
-    ks->head.generation = newest + 1;
+    TPKS_SECRET *raw = NULL;
+    DEK *dek = NULL;
+
+    TRY(keystore_dek_copy(ks, &raw));
+    TRY(dek_from_secret(ks->libctx, raw, &dek));
+    dek_free(ks->dek);
+    ks->dek = dek;
+    return TPKS_OK;
+}
+
+/* What is to be replaced, as it was before anybody was asked for a password. */
+typedef struct replaced {
+    database target;
+    head damaged;
+    bool readable;
+} replaced;
+
+static void replaced_end(replaced *r)
+{
+    head_clear(&r->damaged);
+    close_database(&r->target);
+}
+
+static tpks_result check_unmoved(const replaced *r)
+{
+    __attribute__((cleanup(head_clear))) head now = {0};
+    bool readable = native_read_head(&r->target, &now) == TPKS_OK;
+
+    if (readable == r->readable && now.generation == r->damaged.generation &&
+        memcmp(now.seal, r->damaged.seal, PROOF_SIZE) == 0)
+        return TPKS_OK;
+    return fail(TPKS_CONFLICT,
+                "another process changed header or slots meanwhile: look at the keystore again, "
+                "then decide whether the backup is still wanted");
+}
+
+/* Is it right to put the backup there? */
+static tpks_result check_target(const TPKS *ks, const replaced *r)
+{
+    TRY(check_same_keystore(ks, &r->target, &r->damaged, r->readable));
+    return check_age(ks, newest_generation(ks, &r->damaged));
+}
+
+static tpks_result check_written(const TPKS *ks, const database *target)
+{
+    __attribute__((cleanup(head_clear))) head stored = {0};
+
+    TRY(native_read_head(target, &stored));
+    return head_check_written(&stored, &ks->head);
+}
+
+/* Inside the transaction, so that what is proven is what is there. */
+static tpks_result prove_and_write(TPKS *ks, const replaced *r)
+{
+    const database *target = &r->target;
+
+    TRY(check_unmoved(r));
+    TRY(check_target(ks, r));
+    TRY(native_each_record(target, ks->libctx, &ks->head, NULL, prove_record, ks));
+    ks->head.generation = newest_generation(ks, &r->damaged) + 1;
     TRY(head_seal(&ks->head, ks->dek));
+    TRY(native_replace_head(target, &ks->head));
+    return check_written(ks, target);
+}
+
+static tpks_result write_back(TPKS *ks, const replaced *r)
+{
+    const database *target = &r->target;
+
     TRY(target->backend->begin(target->db, true));
-    tpks_result result = native_replace_head(target, &ks->head);
+    tpks_result result = prove_and_write(ks, r);
     if (result == TPKS_OK)
         result = target->backend->commit(target->db);
     if (result != TPKS_OK)
@@ -170,30 +238,34 @@ static void free_keystore(TPKS **ks)
         keystore_free(*ks);
 }
 
+static tpks_result open_target(const TPKS *ks, replaced *r)
+{
+    const char *location = NULL;
+
+    TRY(backend_find(keystore_setting(ks, "store"), &r->target.backend, &location));
+    TRY(r->target.backend->open(location, TPKS_DB_WRITE, &r->target.db));
+    TRY(native_recognise(&r->target));
+    r->readable = native_read_head(&r->target, &r->damaged) == TPKS_OK;
+    if (!r->readable)
+        tpks_log(ks, "header-damaged", "", TPKS_TAMPERED);
+    return TPKS_OK;
+}
+
 tpks_result tpks_header_restore(const tpks_options *options, const char *path,
                                 const TPKS_SECRET *secret)
 {
     CRYPTO_SCOPE;
     __attribute__((cleanup(free_keystore))) TPKS *ks = NULL;
-    __attribute__((cleanup(head_clear))) head damaged = {0};
-    DATABASE target = {0};
-    const char *location = NULL;
+    __attribute__((cleanup(replaced_end))) replaced r = {.readable = false};
     tpks_options opening = *options;
 
     opening.access = TPKS_LOAD; /* an anchor is left at the end, not by unlocking */
     TRY(open_backup(&opening, path, &ks));
-    TRY(backend_find(keystore_setting(ks, "store"), &target.backend, &location));
-    TRY(target.backend->open(location, TPKS_DB_WRITE, &target.db));
-    TRY(native_recognise(&target));
-    bool readable = native_read_head(&target, &damaged) == TPKS_OK;
-    if (!readable)
-        tpks_log(ks, "header-damaged", "", TPKS_TAMPERED);
-    TRY(check_same_keystore(ks, &target, &damaged, readable));
-    uint64_t newest = newest_generation(ks, &damaged);
-    TRY(check_age(ks, newest));
+    TRY(open_target(ks, &r));
+    TRY(check_target(ks, &r)); /* nobody is asked for a password in vain */
     TRY(secret != NULL ? tpks_unlock_with(ks, secret) : unlock_machine(ks));
-    TRY(native_each_record(&target, ks->libctx, &ks->head, NULL, prove_record, ks));
-    TRY(write_back(ks, &target, newest));
+    TRY(hold_dek_here(ks));
+    TRY(write_back(ks, &r));
     anchor_write(ks);
     tpks_log(ks, "header-restored", "", TPKS_OK);
     return TPKS_OK;

@@ -327,6 +327,15 @@ TPKS_API TPKS_CHECK tpks_result tpks_find(TPKS *ks, const tpks_selector *selecto
 typedef tpks_result tpks_each_fn(void *arg, const TPKS_RECORD *record);
 TPKS_API TPKS_CHECK tpks_result tpks_each(TPKS *ks, const tpks_selector *selector,
                                           tpks_each_fn *each, void *arg);
+/* Called for a record that is not as it should be, with its name, or "(record ID)", and the text
+ * that says why. */
+typedef void tpks_bad_fn(void *arg, const char *name, tpks_result result, const char *text);
+/*
+ * The same, but a record that can't be read does not hide the others: `bad` is called for it, in
+ * its place, and the walk goes on. At the end the result is that of the first one that was bad.
+ */
+TPKS_API TPKS_CHECK tpks_result tpks_each_readable(TPKS *ks, const tpks_selector *selector,
+                                                   tpks_each_fn *each, tpks_bad_fn *bad, void *arg);
 TPKS_API void tpks_record_free(TPKS_RECORD *record);
 
 TPKS_API const char *tpks_record_name(const TPKS_RECORD *record);
@@ -537,6 +546,8 @@ TPKS_API bool tpks_unlocked_slot(const TPKS *ks, unsigned char id[TPKS_ID_SIZE])
  * and find it done. Loading a key does the same by itself, with the sources that the directive
  * `restore` lists for loaders.
  */
+/* How long, in seconds, a process waits while another one restores: a human may be typing there. */
+#define TPKS_RESTORE_WAIT 120
 typedef struct tpks_restore_params {
     const TPKS_SECRET *secret; /* password or recovery key; NULL: from the sources */
     const char *token_uri;     /* onto another token than the configured one; NULL: that */
@@ -551,7 +562,12 @@ typedef struct tpks_restore_report {
     bool restored;
 } tpks_restore_report;
 
-/* TPKS_OK when the keystore can be unlocked afterwards, or `dry_run`. TPKS_WRONG_SECRET. */
+/*
+ * TPKS_OK when the keystore can be unlocked afterwards, or `dry_run`. TPKS_WRONG_SECRET: a secret
+ * was given and is the wrong one. TPKS_KEK_MISSING, TPKS_KEK_FOREIGN: none was given; the text
+ * lists the sources that were tried. TPKS_RESTORE_PENDING: another process kept the lock for
+ * TPKS_RESTORE_WAIT; the text names it where that is known.
+ */
 TPKS_API TPKS_CHECK tpks_result tpks_restore(const tpks_options *options,
                                              const tpks_restore_params *params,
                                              tpks_restore_report *report);
@@ -564,7 +580,9 @@ TPKS_API TPKS_CHECK tpks_result tpks_header_backup(TPKS *ks, const char *path);
 /*
  * Puts them back into the configured database, whose own may be damaged, after the copy has
  * proven itself by unlocking (with `secret`, or NULL: this machine's HSM) and every record opens
- * with it. A copy older than this host's anchor or the database needs accept_new_anchor.
+ * with it. A copy older than this host's anchor or the database needs accept_new_anchor. All of it
+ * is proven in the transaction that writes, and read back before its end. TPKS_CONFLICT: another
+ * process changed header or slots while the copy was unlocked.
  */
 TPKS_API TPKS_CHECK tpks_result tpks_header_restore(const tpks_options *options, const char *path,
                                                     const TPKS_SECRET *secret);
@@ -591,10 +609,9 @@ TPKS_API TPKS_CHECK tpks_result tpks_status(TPKS *ks, tpks_status_info *out);
 TPKS_API TPKS_CHECK tpks_result tpks_backup(TPKS *ks, const char *path);
 /*
  * Proves the database's own integrity, the header and every record: opens each key, compares
- * its public half and certificates. Calls `bad` (may be NULL) with the name and text for each one
- * that fails and goes on; the result is that of the first failure.
+ * its public half and certificates. Calls `bad` (may be NULL) for each one that fails, also one
+ * that can't even be read, and goes on; the result is that of the first failure.
  */
-typedef void tpks_bad_fn(void *arg, const char *name, tpks_result result, const char *text);
 TPKS_API TPKS_CHECK tpks_result tpks_verify(TPKS *ks, tpks_progress_fn *progress, tpks_bad_fn *bad,
                                             void *arg, uint64_t *proven);
 

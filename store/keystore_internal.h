@@ -94,6 +94,15 @@ TPKS_CHECK tpks_result keystore_dek_copy(TPKS *ks, TPKS_SECRET **out);
  */
 TPKS_CHECK tpks_result keystore_add_hsm_slot(TPKS *ks, unsigned char id[TPKS_ID_SIZE]);
 
+/* ---- find.c ---- */
+
+#define BAD_NAME_SIZE 1024 /* longer than any name that we write; a longer one is cut */
+/* Every record that matches; see each_readable() of schema.h. */
+TPKS_CHECK tpks_result keystore_each_readable(TPKS *ks, const tpks_selector *selector,
+                                              schema_each_fn *each, schema_bad_fn *bad, void *arg);
+/* How a record that can't be read is called: by its name, or by its id. */
+void record_name_of_bad(const TPKS_RECORD *record, char name[BAD_NAME_SIZE]);
+
 /* ---- anchor.c: what this host last saw of a keystore ---- */
 
 #define ANCHOR_HEX (2 * PROOF_SIZE)

@@ -6,11 +6,9 @@
  * "Gone" is believed only after several looks: token found, logged in, searched, nothing there.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,16 +16,16 @@
 
 #include "file.h"
 #include "keystore_internal.h"
+#include "restore_lock.h"
 #include "secret.h"
 
 #define LOOKS 5
 #define LOOK_PAUSE_MS 400
-#define WAIT_MS 300000 /* for a human who types a password in another process */
-#define WAIT_STEP_MS 50
 #define SECRET_MAX 1024
 #define CREDENTIAL_PASSWORD "trustpoint.backup-password"
 #define CREDENTIAL_RECOVERY "trustpoint.recovery-key"
 #define SEPARATORS ", \t"
+#define TRIED_SIZE 512
 
 static void pause_ms(long ms)
 {
@@ -35,44 +33,6 @@ static void pause_ms(long ms)
 
     while (nanosleep(&left, &left) != 0 && errno == EINTR)
         continue;
-}
-
-/* ---- one at a time ---- */
-
-static void unlock_file(int *fd)
-{
-    if (*fd >= 0)
-        close(*fd); /* ends the flock(2) with it */
-}
-
-#define RESTORE_LOCK __attribute__((cleanup(unlock_file))) int
-
-static int open_lock(const TPKS *ks)
-{
-    char path[PATH_SIZE + 64], folder[PATH_SIZE], id[2 * TPKS_ID_SIZE + 1];
-
-    hex_text(ks->head.keystore, TPKS_ID_SIZE, id);
-    snprintf(path, sizeof(path), "%s/%s.restore", keystore_lock_dir(ks, folder), id);
-    int fd = open(path, O_RDONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0660);
-    return fd >= 0 || errno != EACCES ? fd : open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-}
-
-/* Without the folder there is no lock: correctness does not depend on it. */
-static tpks_result take_lock(const TPKS *ks, long wait_ms, int *fd)
-{
-    *fd = open_lock(ks);
-    if (*fd < 0)
-        return TPKS_OK;
-    for (long waited = 0; flock(*fd, LOCK_EX | LOCK_NB) != 0; waited += WAIT_STEP_MS) {
-        if (errno != EWOULDBLOCK)
-            return TPKS_OK;
-        if (waited >= wait_ms)
-            return fail(TPKS_RESTORE_PENDING,
-                        "another process is restoring the KEK and waits for the backup password: "
-                        "answer it there, or end that process and run trustpoint-keystore restore");
-        pause_ms(WAIT_STEP_MS);
-    }
-    return TPKS_OK;
 }
 
 /* ---- where a secret comes from ---- */
@@ -126,36 +86,99 @@ static tpks_result ask(const TPKS *ks, TPKS_SECRET **out)
     return TPKS_OK;
 }
 
-/* One source of the directive `restore`. *out stays NULL when it has nothing. */
-static tpks_result try_source(const TPKS *ks, const char *source, bool only_look, bool *has,
-                              TPKS_SECRET **out)
+/* Where secrets were looked for, and why each place had none. */
+typedef struct search {
+    bool only_look; /* asks nobody and reads nothing */
+    bool has;
+    TPKS_SECRET *found; /* NULL with `only_look` */
+    char tried[TRIED_SIZE];
+} search;
+
+static tpks_result take_file(search *s, const char *path)
+{
+    s->has = true;
+    return s->only_look ? TPKS_OK : tpks_secret_read_file(path, SECRET_MAX, &s->found);
+}
+
+static tpks_result take_answer(search *s, const TPKS *ks)
+{
+    s->has = true;
+    return s->only_look ? TPKS_OK : ask(ks, &s->found);
+}
+
+static void search_end(search *s)
+{
+    tpks_secret_free(s->found);
+}
+
+static void note_empty(search *s, const char *source, const char *why)
+{
+    size_t used = strlen(s->tried);
+
+    snprintf(s->tried + used, sizeof(s->tried) - used, "%s%s: %s", used == 0 ? "" : "; ", source,
+             why);
+}
+
+static tpks_result try_credential(search *s)
 {
     char path[PATH_SIZE];
 
-    *has = true;
-    if (strcmp(source, "credential") == 0 &&
-        (credential_path(CREDENTIAL_PASSWORD, path, sizeof(path)) ||
-         credential_path(CREDENTIAL_RECOVERY, path, sizeof(path))))
-        return only_look ? TPKS_OK : tpks_secret_read_file(path, SECRET_MAX, out);
-    if (strncmp(source, "file:", 5) == 0 && access(source + 5, F_OK) == 0)
-        return only_look ? TPKS_OK : tpks_secret_read_file(source + 5, SECRET_MAX, out);
-    if (strcmp(source, "callback") == 0 && may_ask(ks))
-        return only_look ? TPKS_OK : ask(ks, out);
-    *has = false;
+    if (credential_path(CREDENTIAL_PASSWORD, path, sizeof(path)) ||
+        credential_path(CREDENTIAL_RECOVERY, path, sizeof(path)))
+        return take_file(s, path);
+    note_empty(s, "credential",
+               secure_getenv("CREDENTIALS_DIRECTORY") == NULL
+                   ? "systemd gave none"
+                   : "neither " CREDENTIAL_PASSWORD " nor " CREDENTIAL_RECOVERY " is there");
     return TPKS_OK;
 }
 
-/* The first source that has something; `only_look` asks nobody and reads nothing. */
-static tpks_result from_sources(const TPKS *ks, bool only_look, bool *has, TPKS_SECRET **out)
+/* One source of the directive `restore`. */
+static tpks_result try_source(const TPKS *ks, const char *source, search *s)
+{
+    if (strcmp(source, "credential") == 0)
+        return try_credential(s);
+    if (strncmp(source, "file:", 5) == 0 && access(source + 5, F_OK) == 0)
+        return take_file(s, source + 5);
+    if (strcmp(source, "callback") == 0 && may_ask(ks))
+        return take_answer(s, ks);
+    if (strncmp(source, "file:", 5) == 0)
+        note_empty(s, source, "is not there");
+    else if (strcmp(source, "callback") == 0)
+        note_empty(s, source, ks->ask == NULL ? "nobody to ask" : "asked for the PIN already");
+    else if (strcmp(source, "no") == 0)
+        note_empty(s, source, "none is allowed");
+    else
+        note_empty(s, source, "used by trustpoint-keystore unlock-service only");
+    return TPKS_OK;
+}
+
+/* The first source that has something. */
+static tpks_result search_sources(const TPKS *ks, search *s)
 {
     char list[PATH_SIZE], *rest = NULL;
 
-    *has = false;
     OPENSSL_strlcpy(list, keystore_setting(ks, "restore"), sizeof(list));
-    for (char *source = strtok_r(list, SEPARATORS, &rest); source != NULL && !*has;
+    for (char *source = strtok_r(list, SEPARATORS, &rest); source != NULL && !s->has;
          source = strtok_r(NULL, SEPARATORS, &rest))
-        TRY(try_source(ks, source, only_look, has, out));
+        TRY(try_source(ks, source, s));
     return TPKS_OK;
+}
+
+/* `state`: what is wrong; that no secret was found is no reason of its own. */
+static tpks_result no_secret(const TPKS *ks, tpks_result state, const search *s)
+{
+    char more[TRIED_SIZE + 100], who[320];
+
+    snprintf(more, sizeof(more),
+             "; no source of the directive `restore` has a backup password (%s)", s->tried);
+    if (state == TPKS_KEK_MISSING)
+        return kek_missing(ks, more);
+    keystore_describe(ks, who, sizeof(who));
+    return fail(state,
+                "%s: the key on the token is not its KEK: run trustpoint-keystore restore, at a "
+                "terminal or with --password-file, and try again%s",
+                who, more);
 }
 
 /* ---- the restore itself ---- */
@@ -222,10 +245,9 @@ static tpks_result restore_open(TPKS *ks, const tpks_restore_params *params, boo
                                 tpks_restore_report *report)
 {
     RESTORE_LOCK lock = -1;
-    SECRET *found = NULL;
-    bool has = params->secret != NULL;
+    __attribute__((cleanup(search_end))) search s = {.has = params->secret != NULL};
 
-    TRY(take_lock(ks, WAIT_MS, &lock));
+    TRY(restore_lock_take(ks, TPKS_RESTORE_WAIT, &lock));
     if (params->so_pin != NULL && !params->dry_run)
         TRY(make_token(ks, params->so_pin));
     TRY(keystore_reload(ks));
@@ -238,13 +260,11 @@ static tpks_result restore_open(TPKS *ks, const tpks_restore_params *params, boo
     if (!restorable(state, in_load))
         return state;
     TRY(keystore_check_writable(ks)); /* before anybody is asked for a password */
-    if (!has)
-        TRY(from_sources(ks, false, &has, &found));
-    if (!has)
-        return fail(TPKS_WRONG_SECRET,
-                    "no source of `restore` has a backup password: give one with "
-                    "--password-file, or on a terminal");
-    tpks_result result = bring_back(ks, found != NULL ? found : params->secret);
+    if (!s.has)
+        TRY(search_sources(ks, &s));
+    if (!s.has)
+        return no_secret(ks, state, &s);
+    tpks_result result = bring_back(ks, s.found != NULL ? s.found : params->secret);
     report->restored = result == TPKS_OK;
     if (result != TPKS_OK)
         tpks_log(ks, "restore-failed", "", result);
@@ -277,12 +297,13 @@ tpks_result tpks_restore(const tpks_options *options, const tpks_restore_params 
 
 /* ---- in a load ---- */
 
-static tpks_result nobody_to_ask(const TPKS *ks)
+/* `s` NULL: this program was not to look for one. */
+static tpks_result nobody_to_ask(const TPKS *ks, const search *s)
 {
     RESTORE_LOCK lock = -1;
 
-    TRY(take_lock(ks, 0, &lock));
-    return kek_missing(ks, "");
+    TRY(restore_lock_take(ks, 0, &lock));
+    return s == NULL ? kek_missing(ks, "") : no_secret(ks, TPKS_KEK_MISSING, s);
 }
 
 tpks_result restore_in_load(TPKS *ks)
@@ -290,7 +311,7 @@ tpks_result restore_in_load(TPKS *ks)
     __attribute__((cleanup(close_keystore))) TPKS *writer = NULL;
     tpks_restore_params params = {0};
     tpks_restore_report report = {0};
-    bool has = false;
+    search s = {.only_look = true};
     tpks_options options = {
         .config = ks->config,
         .keystore = ks->section,
@@ -301,9 +322,9 @@ tpks_result restore_in_load(TPKS *ks)
     };
 
     if (!ks->no_restore)
-        TRY(from_sources(ks, true, &has, NULL));
-    if (!has)
-        return nobody_to_ask(ks);
+        TRY(search_sources(ks, &s));
+    if (!s.has)
+        return nobody_to_ask(ks, ks->no_restore ? NULL : &s);
     tpks_result result = tpks_open(&options, &writer);
     if (result != TPKS_OK)
         return fail_in(result, "the KEK is missing and this program can't restore it; run "

@@ -20,6 +20,10 @@ typedef struct database {
 /* Takes over nothing: whoever is called frees the record after it. */
 typedef tpks_result schema_each_fn(void *arg, TPKS_RECORD *record);
 
+/* Called with what could be read of a record that is not as it should be: not for use, but for
+ * naming it. */
+typedef tpks_result schema_bad_fn(void *arg, const TPKS_RECORD *record, tpks_result result);
+
 /* Reading, which every schema can. `d` is open on a database that the schema has recognised. */
 typedef struct schema {
     const char *name; /* as tpks_schema_name() says it */
@@ -45,6 +49,14 @@ typedef struct schema {
      */
     tpks_result (*each_record)(const database *d, OSSL_LIB_CTX *libctx, const head *h,
                                const tpks_selector *selector, schema_each_fn *each, void *arg);
+    /*
+     * The same, but goes on behind a record that can't be read (TPKS_TAMPERED,
+     * TPKS_NEWER_FORMAT): calls `bad` for it (NULL: the walk ends there). NULL: each_record() it
+     * is.
+     */
+    tpks_result (*each_readable)(const database *d, OSSL_LIB_CTX *libctx, const head *h,
+                                 const tpks_selector *selector, schema_each_fn *each,
+                                 schema_bad_fn *bad, void *arg);
     /* Must the keystore be unlocked before open_record()? */
     bool (*needs_dek)(const TPKS_RECORD *record);
     /* PKCS#8 DER; `dek` is NULL where it is not needed. */
@@ -90,5 +102,8 @@ TPKS_CHECK tpks_result native_count_strangers(const database *d, const head *h, 
 TPKS_CHECK tpks_result native_each_record(const database *d, OSSL_LIB_CTX *libctx, const head *h,
                                           const tpks_selector *selector, schema_each_fn *each,
                                           void *arg);
+TPKS_CHECK tpks_result native_each_readable(const database *d, OSSL_LIB_CTX *libctx, const head *h,
+                                            const tpks_selector *selector, schema_each_fn *each,
+                                            schema_bad_fn *bad, void *arg);
 
 #endif

@@ -696,12 +696,8 @@ static tpks_result read_certs(const database *d, TPKS_RECORD *record)
     }
 }
 
-static tpks_result take_record(reader *r, const head *h, TPKS_RECORD **out)
+static tpks_result take_record(reader *r, const head *h, TPKS_RECORD *record)
 {
-    RECORD *record = OPENSSL_zalloc(sizeof(*record));
-
-    if (record == NULL)
-        return fail_memory();
     memcpy(record->keystore, h->keystore, TPKS_ID_SIZE);
     take_fixed(r, record->id, TPKS_ID_SIZE);
     take_text(r, &record->name);
@@ -720,10 +716,7 @@ static tpks_result take_record(reader *r, const head *h, TPKS_RECORD **out)
     take_bytes(r, &record->extension);
     take_fixed(r, record->nonce, NONCE_SIZE);
     take_bytes(r, &record->sealed);
-    TRY(take_end(r, &record->extension));
-    *out = record;
-    record = NULL;
-    return TPKS_OK;
+    return take_end(r, &record->extension);
 }
 
 /* A query over records whose conditions are put together from fixed text, values apart. */
@@ -815,8 +808,23 @@ static tpks_result check_ours(const database *d, const tpks_selector *by)
                 attribute, d->backend->describe(d->db));
 }
 
-tpks_result native_each_record(const database *d, OSSL_LIB_CTX *libctx, const head *h,
-                               const tpks_selector *selector, schema_each_fn *each, void *arg)
+static tpks_result read_record(reader *r, OSSL_LIB_CTX *libctx, const head *h,
+                               const tpks_selector *selector, TPKS_RECORD *record)
+{
+    TRY(take_record(r, h, record));
+    TRY(read_certs(r->d, record));
+    return record_check_match(libctx, record, selector);
+}
+
+/* What is wrong with one row says nothing about the others. */
+static bool is_of_row(tpks_result result)
+{
+    return result == TPKS_TAMPERED || result == TPKS_NEWER_FORMAT;
+}
+
+tpks_result native_each_readable(const database *d, OSSL_LIB_CTX *libctx, const head *h,
+                                 const tpks_selector *selector, schema_each_fn *each,
+                                 schema_bad_fn *bad, void *arg)
 {
     READER r = {.d = d, .table = "tpks_record"};
     search s = {0};
@@ -825,15 +833,26 @@ tpks_result native_each_record(const database *d, OSSL_LIB_CTX *libctx, const he
     TRY(search_build(&s, libctx, h, selector));
     TRY(reader_start(&r, s.sql, s.values, s.count));
     for (bool got;;) {
-        RECORD *record = NULL;
         TRY(reader_next(&r, &got));
         if (!got)
             return TPKS_OK;
-        TRY(take_record(&r, h, &record));
-        TRY(read_certs(d, record));
-        TRY(record_check_match(libctx, record, selector));
-        TRY(each(arg, record));
+        RECORD *record = OPENSSL_zalloc(sizeof(*record));
+        if (record == NULL)
+            return fail_memory();
+        tpks_result result = read_record(&r, libctx, h, selector, record);
+        if (result == TPKS_OK)
+            TRY(each(arg, record));
+        else if (bad == NULL || !is_of_row(result))
+            return result;
+        else
+            TRY(bad(arg, record, result));
     }
+}
+
+tpks_result native_each_record(const database *d, OSSL_LIB_CTX *libctx, const head *h,
+                               const tpks_selector *selector, schema_each_fn *each, void *arg)
+{
+    return native_each_readable(d, libctx, h, selector, each, NULL, arg);
 }
 
 /* ---- as any schema ---- */
@@ -881,6 +900,7 @@ const schema schema_native = {
     .open_software = open_software,
     .count_records = count_all,
     .each_record = native_each_record,
+    .each_readable = native_each_readable,
     .needs_dek = needs_dek,
     .open_record = open_record,
 };

@@ -51,7 +51,8 @@ static bool disturbs(unsigned long character)
            (character >= 0x2066 && character <= 0x2069);
 }
 
-void text_escape(const char *text, char *out, size_t size)
+/* `also`: ASCII characters that are not plain either. */
+static void escape(const char *text, const char *also, char *out, size_t size)
 {
     size_t left = strlen(text);
     size_t room = size - 1;
@@ -59,7 +60,7 @@ void text_escape(const char *text, char *out, size_t size)
     while (left > 0) {
         unsigned long character;
         size_t used = text_next(text, left, &character);
-        bool plain = used > 0 && !disturbs(character);
+        bool plain = used > 0 && !disturbs(character) && strchr(also, *text) == NULL;
         size_t step = plain ? used : 1;
         size_t need = plain ? used : strlen("\\xNN");
 
@@ -75,4 +76,14 @@ void text_escape(const char *text, char *out, size_t size)
         left -= step;
     }
     *out = '\0';
+}
+
+void text_escape(const char *text, char *out, size_t size)
+{
+    escape(text, "", out, size);
+}
+
+void text_quote(const char *text, char *out, size_t size)
+{
+    escape(text, "\"\\", out, size);
 }

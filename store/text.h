@@ -30,5 +30,7 @@ bool text_count(const char *text, size_t size, size_t *characters);
  * characters, bytes that are not UTF-8, line separators, marks that reverse the direction of text.
  */
 void text_escape(const char *text, char *out, size_t size);
+/* The same for text between double quotes: quotes and backslashes as \xNN too. */
+void text_quote(const char *text, char *out, size_t size);
 
 #endif

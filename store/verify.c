@@ -22,20 +22,32 @@ static tpks_result prove(TPKS *ks, const TPKS_RECORD *record)
     return record_check_halves(ks->libctx, record, pkcs8);
 }
 
-static tpks_result verify_one(void *arg, TPKS_RECORD *record)
+static tpks_result count(verification *v, const char *name, tpks_result result)
 {
-    verification *v = arg;
-    tpks_result result = prove(v->ks, record);
-
     v->seen++;
     v->proven += result == TPKS_OK;
     if (result != TPKS_OK && v->first == TPKS_OK)
         v->first = result;
     if (result != TPKS_OK && v->bad != NULL)
-        v->bad(v->arg, record->name, result, tpks_error_text());
+        v->bad(v->arg, name, result, tpks_error_text());
     if (v->progress != NULL && !v->progress(v->arg, v->seen, v->total))
         return fail(TPKS_CONFLICT, "stopped");
     return TPKS_OK;
+}
+
+static tpks_result verify_one(void *arg, TPKS_RECORD *record)
+{
+    verification *v = arg;
+
+    return count(v, record->name, prove(v->ks, record));
+}
+
+static tpks_result unreadable(void *arg, const TPKS_RECORD *record, tpks_result result)
+{
+    char name[BAD_NAME_SIZE];
+
+    record_name_of_bad(record, name);
+    return count(arg, name, result);
 }
 
 tpks_result tpks_verify(TPKS *ks, tpks_progress_fn *progress, tpks_bad_fn *bad, void *arg,
@@ -47,7 +59,7 @@ tpks_result tpks_verify(TPKS *ks, tpks_progress_fn *progress, tpks_bad_fn *bad, 
     TRY(ks->d.backend->check(ks->d.db));
     TRY(tpks_unlock(ks));
     TRY(ks->schema->count_records(&ks->d, &ks->head, &v.total));
-    TRY(ks->schema->each_record(&ks->d, ks->libctx, &ks->head, NULL, verify_one, &v));
+    TRY(keystore_each_readable(ks, NULL, verify_one, unreadable, &v));
     *proven = v.proven;
     if (v.first != TPKS_OK)
         return fail(v.first, "%llu of %llu records can't be proven: restore them from a backup",

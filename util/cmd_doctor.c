@@ -19,9 +19,9 @@ static int check_user(const char *user)
 }
 
 /* Nothing here opens the keystore in this process: it must be able to fork. */
-static int doctor(APP *app, bool json, const char *user)
+static int doctor(APP *app, const char *user)
 {
-    FINDINGS findings = {.json = json};
+    FINDINGS findings = {.json = app->json};
 
     doctor_config(app, &findings);
     doctor_in_child(app, &findings, "openssl.cnf", NULL, doctor_openssl_conf);
@@ -31,18 +31,17 @@ static int doctor(APP *app, bool json, const char *user)
     }
     if (user != NULL)
         doctor_in_child(app, &findings, user, user, doctor_loadable);
-    if (json)
+    if (app->json)
         output_json_end(&findings.stream);
     return findings.problems > 0 ? 1 : EX_OK;
 }
 
 int command_doctor(APP *app, int argc, char **argv)
 {
-    bool json = false;
     const char *user = NULL;
     const option_spec specs[] = {
         {"as", OPTION_TEXT, &user, "USER", "also tell what this user could load (as root)"},
-        {"json", OPTION_FLAG, &json, NULL, "a JSON array of findings"},
+        {"json", OPTION_FLAG, &app->json, NULL, "a JSON array of findings"},
         {NULL, OPTION_FLAG, NULL, NULL, NULL},
     };
     const command_usage usage = {"doctor", "", "Looks for what is wrong with this host's set-up.",
@@ -52,5 +51,5 @@ int command_doctor(APP *app, int argc, char **argv)
 
     DO(options_parse(app, &usage, argc, argv, &arguments, &count));
     DO(check_user(user));
-    return doctor(app, json, user);
+    return doctor(app, user);
 }

@@ -13,7 +13,7 @@
 
 typedef struct list_options {
     APP *app;
-    bool json, names;
+    bool names;
     const char *within;
     time_t before; /* only what ends before this; 0: all */
     json_stream stream;
@@ -67,7 +67,7 @@ static tpks_result show(void *arg, const TPKS_RECORD *record)
 
     if (o->before != 0 && !expires(o->app, record, o->before))
         return TPKS_OK;
-    if (!o->json)
+    if (!o->app->json)
         show_text(o, record);
     else if (show_json(o, record) != EX_OK)
         return TPKS_NO_MEMORY;
@@ -75,13 +75,23 @@ static tpks_result show(void *arg, const TPKS_RECORD *record)
     return TPKS_OK;
 }
 
+/* In its place among the others. */
+static void show_bad(void *arg, const char *name, tpks_result result, const char *text)
+{
+    list_options *o = arg;
+
+    say("%s: %s (%s)", name, text, tpks_result_name(result));
+    if (o->app->json)
+        (void)output_json_element(&o->stream, output_bad_json(name, result, text));
+}
+
 static int list(APP *app, list_options *o)
 {
     tpks_result result;
 
     DO(app_open(app, TPKS_LOAD));
-    result = tpks_each(app->ks, NULL, show, o);
-    if (o->json && (result == TPKS_OK || o->stream.started))
+    result = tpks_each_readable(app->ks, NULL, show, show_bad, o);
+    if (o->app->json && (result == TPKS_OK || o->stream.started))
         DO(output_json_end(&o->stream));
     DO(complain_result(result));
     return o->before != 0 && o->shown > 0 ? 1 : EX_OK;
@@ -91,7 +101,7 @@ int command_list(APP *app, int argc, char **argv)
 {
     list_options o = {.app = app};
     const option_spec specs[] = {
-        {"json", OPTION_FLAG, &o.json, NULL, "a JSON array"},
+        {"json", OPTION_FLAG, &app->json, NULL, "a JSON array"},
         {"names", OPTION_FLAG, &o.names, NULL, "only the names, one in each line"},
         {"expires-within", OPTION_TEXT, &o.within, "TIME",
          "only certificates that end within 30d, 4w, 12h; exit code 1 if there are any"},

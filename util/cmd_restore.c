@@ -10,7 +10,7 @@
 typedef struct restore_options {
     const char *token;
     const char *so_pin_source;
-    bool init_token, dry_run, json;
+    bool init_token, dry_run;
 } restore_options;
 
 static int check(const restore_options *o)
@@ -29,13 +29,14 @@ static bool would_help(const restore_options *o, tpks_result found)
            (found == TPKS_TOKEN_MISSING && o->init_token);
 }
 
+/* How it is now: with --dry-run, or where nothing helped, as it was found. */
 static int show_json(const tpks_restore_report *report)
 {
     struct json_object *object = json_object_new_object();
+    tpks_result now = report->restored ? TPKS_OK : report->found;
 
-    json_add_text(object, "found",
-                  report->found == TPKS_OK ? "unlocked" : tpks_result_name(report->found));
-    json_add_text(object, "why", report->why);
+    json_add_state(object, now, report->why);
+    json_add_text(object, "found", state_of(report->found));
     json_add_bool(object, "restored", report->restored);
     return output_json(object);
 }
@@ -55,12 +56,12 @@ static void show_text(const restore_options *o, const tpks_restore_report *repor
         say("restored: the token has a new KEK; programs that load keys need no password");
 }
 
-static int report_on(const restore_options *o, tpks_result result,
+static int report_on(const APP *app, const restore_options *o, tpks_result result,
                      const tpks_restore_report *report)
 {
     if (result != TPKS_OK)
         return complain_result(result);
-    if (o->json)
+    if (app->json)
         DO(show_json(report));
     else
         show_text(o, report);
@@ -83,7 +84,7 @@ static int restore(APP *app, const restore_options *o)
     tpks_restore_params params = {
         .secret = password, .token_uri = o->token, .so_pin = so_pin, .dry_run = o->dry_run};
     tpks_result result = tpks_restore(&options, &params, &report);
-    DO(report_on(o, result, &report));
+    DO(report_on(app, o, result, &report));
     if (o->token != NULL && report.restored)
         say("now let the configuration say: token = %s", o->token);
     return EX_OK;
@@ -98,7 +99,7 @@ int command_restore(APP *app, int argc, char **argv)
          "initialise a blank token when the named one is not there"},
         {"so-pin-source", OPTION_TEXT, &o.so_pin_source, "file:PATH", "SO PIN for --init-token"},
         {"dry-run", OPTION_FLAG, &o.dry_run, NULL, "only say what would be done"},
-        {"json", OPTION_FLAG, &o.json, NULL, "a JSON object"},
+        {"json", OPTION_FLAG, &app->json, NULL, "a JSON object"},
         {NULL, OPTION_FLAG, NULL, NULL, NULL},
     };
     const command_usage usage = {

@@ -5,14 +5,14 @@
 #include "output.h"
 #include "record_view.h"
 
-static int show(APP *app, const char *name, bool json)
+static int show(APP *app, const char *name)
 {
     AUTO(record) TPKS_RECORD *record = NULL;
     struct json_object *object;
 
     DO(app_open(app, TPKS_LOAD));
     DO(app_find(app, name, &record));
-    if (!json) {
+    if (!app->json) {
         view_facts(app, record);
         return EX_OK;
     }
@@ -22,9 +22,8 @@ static int show(APP *app, const char *name, bool json)
 
 int command_show(APP *app, int argc, char **argv)
 {
-    bool json = false;
     const option_spec specs[] = {
-        {"json", OPTION_FLAG, &json, NULL, "a JSON object"},
+        {"json", OPTION_FLAG, &app->json, NULL, "a JSON object"},
         {NULL, OPTION_FLAG, NULL, NULL, NULL},
     };
     const command_usage usage = {"show", "NAME", "Shows one record, without unlocking.",
@@ -33,5 +32,5 @@ int command_show(APP *app, int argc, char **argv)
     int count;
 
     DO(options_parse(app, &usage, argc, argv, &arguments, &count));
-    return show(app, arguments[0], json);
+    return show(app, arguments[0]);
 }

@@ -87,23 +87,22 @@ static tpks_result show(void *arg, const tpks_slot_info *slot)
     return TPKS_OK;
 }
 
-static int slots(APP *app, bool json)
+static int slots(APP *app)
 {
-    slots_state state = {.json = json};
+    slots_state state = {.json = app->json};
     tpks_result result;
 
     DO(app_open(app, TPKS_LOAD));
     result = tpks_each_slot(app->ks, show, &state);
-    if (json && (result == TPKS_OK || state.stream.started))
+    if (app->json && (result == TPKS_OK || state.stream.started))
         DO(output_json_end(&state.stream));
     return complain_result(result);
 }
 
 int command_slots(APP *app, int argc, char **argv)
 {
-    bool json = false;
     const option_spec specs[] = {
-        {"json", OPTION_FLAG, &json, NULL, "a JSON array"},
+        {"json", OPTION_FLAG, &app->json, NULL, "a JSON array"},
         {NULL, OPTION_FLAG, NULL, NULL, NULL},
     };
     const command_usage usage = {"slots", "", "Lists what can unlock the keystore.", specs, 0, 0};
@@ -111,5 +110,5 @@ int command_slots(APP *app, int argc, char **argv)
     int count;
 
     DO(options_parse(app, &usage, argc, argv, &arguments, &count));
-    return slots(app, json);
+    return slots(app);
 }

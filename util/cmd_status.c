@@ -12,8 +12,7 @@ static struct json_object *status_json(const tpks_status_info *info, tpks_result
 {
     struct json_object *object = json_object_new_object();
 
-    json_add_text(object, "state", unlocked == TPKS_OK ? "unlocked" : tpks_result_name(unlocked));
-    json_add_text(object, "reason", unlocked == TPKS_OK ? NULL : reason);
+    json_add_state(object, unlocked, reason);
     json_add_text(object, "label", info->label);
     json_add_hex(object, "keystore_id", info->keystore_id, TPKS_ID_SIZE);
     json_add_number(object, "format", info->format);
@@ -62,7 +61,7 @@ static void print_status(const tpks_status_info *info, tpks_result unlocked)
 {
     char id[2 * TPKS_ID_SIZE + 1];
 
-    output_fact("state", unlocked == TPKS_OK ? "unlocked" : tpks_result_name(unlocked));
+    output_fact("state", state_of(unlocked));
     output_fact("label", info->label);
     output_fact("id", hex_text(info->keystore_id, TPKS_ID_SIZE, id));
     print_number("format", info->format);
@@ -76,57 +75,38 @@ static void print_status(const tpks_status_info *info, tpks_result unlocked)
     output_fact("anchor", info->anchor_known ? "known on this host" : "none on this host");
 }
 
-/* A program that reads JSON gets some even when the keystore does not open. */
-static int open_for_status(APP *app, bool json)
-{
-    tpks_options options = app_options(app, TPKS_LOAD);
-    tpks_result result = tpks_open(&options, &app->ks);
-    struct json_object *object;
-
-    if (result != TPKS_OK && json) {
-        object = json_object_new_object();
-        json_add_text(object, "state", tpks_result_name(result));
-        json_add_text(object, "reason", tpks_error_text());
-        output_json(object);
-    }
-    return complain_result(result);
-}
-
-static int print(APP *app, tpks_result unlocked, const char *reason, bool json)
+static int print(APP *app, tpks_result unlocked, const char *reason)
 {
     tpks_status_info info;
 
     DO(complain_result(tpks_status(app->ks, &info)));
-    if (json)
+    if (app->json)
         return output_json(status_json(&info, unlocked, reason));
     print_status(&info, unlocked);
     return EX_OK;
 }
 
 /* The reason is copied: the library's next call replaces its text. */
-static int status(APP *app, bool json)
+static int status(APP *app)
 {
     tpks_result unlocked;
     char reason[1024] = "";
     int code;
 
     app->never_ask = true;
-    DO(app_configure(app));
-    DO(open_for_status(app, json));
-    DO(app_unlock_given(app));
+    DO(app_open(app, TPKS_LOAD));
     unlocked = tpks_unlock(app->ks);
     if (unlocked != TPKS_OK)
         snprintf(reason, sizeof(reason), "%s", tpks_error_text());
     code = complain_result(unlocked);
-    DO(print(app, unlocked, reason, json));
+    DO(print(app, unlocked, reason));
     return code;
 }
 
 int command_status(APP *app, int argc, char **argv)
 {
-    bool json = false;
     const option_spec specs[] = {
-        {"json", OPTION_FLAG, &json, NULL, "a JSON object"},
+        {"json", OPTION_FLAG, &app->json, NULL, "a JSON object"},
         {NULL, OPTION_FLAG, NULL, NULL, NULL},
     };
     const command_usage usage = {
@@ -135,5 +115,5 @@ int command_status(APP *app, int argc, char **argv)
     int count;
 
     DO(options_parse(app, &usage, argc, argv, &arguments, &count));
-    return status(app, json);
+    return status(app);
 }

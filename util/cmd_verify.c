@@ -21,17 +21,6 @@ static int on_progress(void *arg, uint64_t done, uint64_t total)
     return 1;
 }
 
-static void add_bad(struct json_object *array, const char *name, tpks_result result,
-                    const char *text)
-{
-    struct json_object *object = json_object_new_object();
-
-    json_add_text(object, "name", name);
-    json_add_text(object, "result", tpks_result_name(result));
-    json_add_text(object, "text", text);
-    json_object_array_add(array, object);
-}
-
 static void on_bad(void *arg, const char *name, tpks_result result, const char *text)
 {
     verify_state *state = arg;
@@ -39,7 +28,7 @@ static void on_bad(void *arg, const char *name, tpks_result result, const char *
     state->count++;
     progress_clear(&state->progress);
     if (state->bad != NULL)
-        add_bad(state->bad, name, result, text);
+        json_object_array_add(state->bad, output_bad_json(name, result, text));
     else
         say("%s: %s (%s)", name != NULL ? name : "keystore", text, tpks_result_name(result));
 }
@@ -48,14 +37,13 @@ static int print_json(verify_state *state, tpks_result result, const char *reaso
 {
     struct json_object *object = json_object_new_object();
 
-    json_add_text(object, "result", tpks_result_name(result));
-    json_add_text(object, "reason", result == TPKS_OK ? NULL : reason);
+    json_add_state(object, result, reason);
     json_add_number(object, "proven", (int64_t)proven);
     json_object_object_add(object, "bad", state->bad);
     return output_json(object);
 }
 
-static int verify(APP *app, bool json)
+static int verify(APP *app)
 {
     verify_state state = {.count = 0};
     uint64_t proven = 0;
@@ -63,7 +51,7 @@ static int verify(APP *app, bool json)
     char reason[1024] = "";
 
     DO(app_open(app, TPKS_LOAD));
-    if (json)
+    if (app->json)
         state.bad = json_object_new_array();
     progress_start(&state.progress);
     result = tpks_verify(app->ks, on_progress, on_bad, &state, &proven);
@@ -71,7 +59,7 @@ static int verify(APP *app, bool json)
     snprintf(reason, sizeof(reason), "%s", tpks_error_text());
     if (result != TPKS_OK && state.count == 0)
         say("%s", reason);
-    if (json)
+    if (app->json)
         DO(print_json(&state, result, reason, proven));
     else
         printf("%llu records proven, %zu bad\n", (unsigned long long)proven, state.count);
@@ -80,9 +68,8 @@ static int verify(APP *app, bool json)
 
 int command_verify(APP *app, int argc, char **argv)
 {
-    bool json = false;
     const option_spec specs[] = {
-        {"json", OPTION_FLAG, &json, NULL, "a JSON object"},
+        {"json", OPTION_FLAG, &app->json, NULL, "a JSON object"},
         {NULL, OPTION_FLAG, NULL, NULL, NULL},
     };
     const command_usage usage = {
@@ -92,5 +79,5 @@ int command_verify(APP *app, int argc, char **argv)
     int count;
 
     DO(options_parse(app, &usage, argc, argv, &arguments, &count));
-    return verify(app, json);
+    return verify(app);
 }

@@ -26,6 +26,7 @@ typedef struct app {
     unsigned long password_fd; /* --password-fd, or NO_FD */
     bool accept_new_anchor;    /* --accept-new-anchor */
     bool never_ask;            /* commands that only report must not start a restore */
+    bool json;                 /* --json: whatever happens, standard output gets JSON */
     OSSL_LIB_CTX *libctx;      /* with the default provider only: this program never loads ours */
     OSSL_PROVIDER *standard;   /* the references that keep its providers */
     OSSL_PROVIDER *legacy;     /* NULL until old PKCS#12 files may have to be read */
@@ -72,6 +73,14 @@ int complain_memory(void);
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The exit code that a result stands for. */
 int exit_code_of(tpks_result result);
+/* What it is called in JSON: "unlocked" for TPKS_OK, else the vocabulary of `status`. */
+const char *state_of(tpks_result result);
+/* What to do about it, in one sentence; NULL when nothing is to be done. */
+const char *todo_of(tpks_result result);
+/* What was said last by a complain function, and the result that it stands for: for JSON. Valid
+ * until the next one. */
+tpks_result complaint_result(void);
+const char *complaint_text(void);
 
 /* ---- the keystore (app.c) -------------------------------------------------------------------- */
 

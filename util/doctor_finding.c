@@ -26,7 +26,7 @@ static void print_text(struct json_object *object)
     output_column(stdout, json_object_get_string(json_object_object_get(object, "level")), 9);
     output_escaped(stdout, json_object_get_string(json_object_object_get(object, "thing")));
     fputs(": ", stdout);
-    output_escaped(stdout, json_object_get_string(json_object_object_get(object, "why")));
+    output_escaped(stdout, json_object_get_string(json_object_object_get(object, "reason")));
     if (todo != NULL) {
         fputs("\n         -> ", stdout);
         output_escaped(stdout, todo);
@@ -66,7 +66,7 @@ void finding(FINDINGS *findings, finding_level level, const char *thing, const c
     va_end(arguments);
     json_add_text(object, "level", levels[level]);
     json_add_text(object, "thing", thing);
-    json_add_text(object, "why", why != NULL ? why : "out of memory");
+    json_add_text(object, "reason", why != NULL ? why : "out of memory");
     json_add_text(object, "todo", todo);
     free(why);
     show(findings, object);

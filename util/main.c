@@ -109,6 +109,8 @@ static int start_and_run(APP *app, int argc, char **argv)
         return complain(EX_USAGE, "a command is missing; see " PROGRAM " --help");
     DO(start_libcrypto(app));
     code = run(app, argc - next, argv + next);
+    if (app->json)
+        (void)output_json_failure(code);
     app_close(app);
     stop_libcrypto(app);
     return code;

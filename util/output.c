@@ -74,8 +74,12 @@ void output_fact(const char *label, const char *text)
 #define JSON_FLAGS                                                                                 \
     (JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE)
 
+/* Has anything in JSON been printed? */
+static bool json_printed;
+
 int output_json(struct json_object *object)
 {
+    json_printed = true;
     const char *text = json_object_to_json_string_ext(object, JSON_FLAGS);
 
     if (text == NULL)
@@ -86,8 +90,29 @@ int output_json(struct json_object *object)
     return EX_OK;
 }
 
+int output_json_failure(int code)
+{
+    struct json_object *object;
+
+    if (code == EX_OK || json_printed)
+        return EX_OK;
+    object = json_object_new_object();
+    json_add_state(object, complaint_result(), complaint_text());
+    return output_json(object);
+}
+
+struct json_object *output_bad_json(const char *name, tpks_result result, const char *reason)
+{
+    struct json_object *object = json_object_new_object();
+
+    json_add_text(object, "name", name);
+    json_add_state(object, result, reason);
+    return object;
+}
+
 int output_json_element(json_stream *stream, struct json_object *element)
 {
+    json_printed = true;
     fputs(stream->started ? ",\n" : "[\n", stdout);
     stream->started = true;
 
@@ -103,6 +128,7 @@ int output_json_element(json_stream *stream, struct json_object *element)
 
 int output_json_end(json_stream *stream)
 {
+    json_printed = true;
     fputs(stream->started ? "\n]\n" : "[]\n", stdout);
     return EX_OK;
 }
@@ -110,6 +136,13 @@ int output_json_end(json_stream *stream)
 void json_add_text(struct json_object *object, const char *key, const char *value)
 {
     json_object_object_add(object, key, value != NULL ? json_object_new_string(value) : NULL);
+}
+
+void json_add_state(struct json_object *object, tpks_result result, const char *reason)
+{
+    json_add_text(object, "state", state_of(result));
+    json_add_text(object, "reason", result == TPKS_OK ? NULL : reason);
+    json_add_text(object, "todo", todo_of(result));
 }
 
 void json_add_number(struct json_object *object, const char *key, int64_t value)

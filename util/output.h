@@ -31,6 +31,16 @@ typedef struct json_stream {
 } json_stream;
 int output_json_element(json_stream *stream, struct json_object *element);
 int output_json_end(json_stream *stream);
+/*
+ * With --json a program gets JSON from every end of a command: when nothing has been printed and
+ * the command failed with `code`, an object with state, reason and todo of the last complaint.
+ */
+int output_json_failure(int code);
+/* A record that is not as it should be: its name, with state, reason and todo. */
+struct json_object *output_bad_json(const char *name, tpks_result result, const char *reason);
+/* The members that say how something is: "state" (see state_of()), "reason" and "todo", which are
+ * null for TPKS_OK. */
+void json_add_state(struct json_object *object, tpks_result result, const char *reason);
 /* Adds a member; values that are NULL become JSON's null. */
 void json_add_text(struct json_object *object, const char *key, const char *value);
 void json_add_number(struct json_object *object, const char *key, int64_t value);

@@ -10,7 +10,8 @@
 #include <openssl/x509.h>
 #include <sqlite3.h>
 
-#include "hsm.h"
+#include "keystore_internal.h"
+#include "restore_lock.h"
 
 #include "unit.h"
 
@@ -424,6 +425,116 @@ START_TEST(many_processes_ask_once)
 }
 END_TEST
 
+/* Another configuration of the same keystore. */
+static TPKS_CONFIG *other_config(const char *token, const char *more)
+{
+    TPKS_CONFIG *other = NULL;
+    char text[2048];
+
+    snprintf(text, sizeof(text),
+             "[keystore]\nstore = sqlite:%s/keystore.db\nstate = %s/state\ntoken = %s\n%s\n",
+             scratch(), scratch(), token, more);
+    expect_ok(tpks_config_load(write_file("other.cnf", text, strlen(text), 0600), &other));
+    return other;
+}
+
+START_TEST(without_a_secret_it_says_where_it_looked)
+{
+    tpks_options options = options_for(TPKS_WRITE);
+    tpks_restore_params params = {0};
+    tpks_restore_report report;
+    TPKS_CONFIG *other =
+        other_config(token_uri, "restore = credential, file:/nowhere/password, callback, socket");
+
+    options.config = other;
+    options.ask = NULL;
+    lose_kek();
+    expect(TPKS_KEK_MISSING, tpks_restore(&options, &params, &report));
+    ck_assert_int_eq(report.found, TPKS_KEK_MISSING);
+    ck_assert(!report.restored);
+    expect_text("credential: systemd gave none");
+    expect_text("file:/nowhere/password: is not there");
+    expect_text("callback: nobody to ask");
+    expect_text("socket: used by");
+    expect_text("--password-file");
+    params.secret = secret_of("not the right password");
+    expect(TPKS_WRONG_SECRET, tpks_restore(&options, &params, &report));
+    tpks_secret_free((TPKS_SECRET *)params.secret);
+    tpks_config_free(other);
+}
+END_TEST
+
+/* Has the lock until its input ends. */
+static pid_t start_holder(const TPKS *ks, int *input)
+{
+    int in[2], out[2];
+    char byte = 0;
+
+    ck_assert_int_eq(pipe(in), 0);
+    ck_assert_int_eq(pipe(out), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        int fd = -1;
+        close(in[1]);
+        if (restore_lock_take(ks, 0, &fd) != TPKS_OK || fd < 0 || write(out[1], "!", 1) != 1)
+            _exit(1);
+        _exit(read(in[0], &byte, 1) != 0);
+    }
+    close(in[0]);
+    close(out[1]);
+    ck_assert_int_eq(read(out[0], &byte, 1), 1);
+    close(out[0]);
+    *input = in[1];
+    return pid;
+}
+
+START_TEST(who_waits_is_told_who_restores)
+{
+    tpks_options options = options_for(TPKS_LOAD);
+    TPKS *ks = NULL;
+    char who[64];
+    int input = -1, status = 0;
+
+    lose_kek();
+    options.no_restore = true;
+    expect_ok(tpks_open(&options, &ks));
+    pid_t pid = start_holder(ks, &input);
+    expect(TPKS_RESTORE_PENDING, tpks_unlock(ks));
+    snprintf(who, sizeof(who), "process %ld (test_restore on host ", (long)pid);
+    expect_text(who);
+    close(input);
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_int_eq(status, 0);
+    expect(TPKS_KEK_MISSING, tpks_unlock(ks));
+    tpks_close(ks);
+}
+END_TEST
+
+START_TEST(a_line_of_the_log_stays_one_line)
+{
+    tpks_options options = options_for(TPKS_LOAD);
+    TPKS *ks = NULL;
+    char more[300], line[512] = "";
+
+    snprintf(more, sizeof(more), "log = file:%s/log", scratch());
+    TPKS_CONFIG *other = other_config(token_uri, more);
+    options.config = other;
+    expect_ok(tpks_open(&options, &ks));
+    tpks_log(ks, "test", "a\"b\\c\nd\xc2\x85\xe2\x80\xae\xc3\xbc", TPKS_OK);
+    tpks_close(ks);
+    tpks_config_free(other);
+    snprintf(more, sizeof(more), "%s/log", scratch());
+    FILE *log = fopen(more, "r");
+    ck_assert_ptr_nonnull(log);
+    ck_assert_ptr_nonnull(fgets(line, sizeof(line), log));
+    ck_assert_msg(
+        strstr(line, " record=\"a\\x22b\\x5cc\\x0ad\\xc2\\x85\\xe2\\x80\\xae\xc3\xbc\"\n") != NULL,
+        "%s", line);
+    ck_assert_int_eq(fgetc(log), EOF);
+    fclose(log);
+}
+END_TEST
+
 /* ---- slots ---- */
 
 START_TEST(a_password_is_changed_in_one_step)
@@ -559,6 +670,112 @@ START_TEST(a_copy_of_the_header_is_kept)
 }
 END_TEST
 
+/* Another process changes the keystore while somebody types the PIN. */
+static const char *change_meanwhile;
+static int ask_pin(void *arg, tpks_purpose purpose, const char *info, char *buffer, size_t size,
+                   size_t *length)
+{
+    (void)arg;
+    (void)info;
+    ck_assert_int_eq(purpose, TPKS_ASK_PIN);
+    ck_assert_int_ge(size, 6);
+    if (change_meanwhile != NULL)
+        sql(change_meanwhile);
+    memcpy(buffer, "123456", 6);
+    *length = 6;
+    return 1;
+}
+
+START_TEST(a_change_during_a_header_restore_is_noticed)
+{
+    tpks_options options = options_for(TPKS_WRITE);
+    char copy[300], token[512];
+    TPKS *ks = open_for(TPKS_WRITE);
+
+    snprintf(copy, sizeof(copy), "%s/header.copy", scratch());
+    expect_ok(tpks_header_backup(ks, copy));
+    tpks_close(ks);
+    snprintf(token, sizeof(token), "pkcs11:token=edge?module-path=" SOFTHSM "&pin-source=callback");
+    TPKS_CONFIG *other = other_config(token, "");
+    options.config = other;
+    options.ask = ask_pin;
+    options.accept_new_anchor = true;
+    sql("UPDATE tpks_slot SET label = 'x'");
+    change_meanwhile = "UPDATE tpks_header SET generation = generation + 1";
+    expect(TPKS_CONFLICT, tpks_header_restore(&options, copy, NULL));
+    change_meanwhile = "UPDATE tpks_header SET seal = zeroblob(48)";
+    expect(TPKS_CONFLICT, tpks_header_restore(&options, copy, NULL));
+    change_meanwhile = "UPDATE tpks_record SET version = version + 1";
+    expect(TPKS_TAMPERED, tpks_header_restore(&options, copy, NULL));
+    sql("UPDATE tpks_record SET version = version - 2");
+    change_meanwhile = NULL;
+    expect(TPKS_TAMPERED, tpks_header_restore(&options, copy, NULL));
+    change_meanwhile = "UPDATE tpks_record SET version = version + 1";
+    expect_ok(tpks_header_restore(&options, copy, NULL));
+    tpks_config_free(other);
+    expect_ok(load_elsewhere());
+}
+END_TEST
+
+/* ---- damaged records ---- */
+
+typedef struct walked {
+    int good;
+    char bad[256];
+} walked;
+
+static tpks_result count_good(void *arg, const TPKS_RECORD *record)
+{
+    ((walked *)arg)->good += strcmp(tpks_record_name(record), "web") == 0;
+    return TPKS_OK;
+}
+
+static void note_bad(void *arg, const char *name, tpks_result result, const char *text)
+{
+    walked *w = arg;
+    size_t used = strlen(w->bad);
+
+    ck_assert_int_ne(*text, 0);
+    snprintf(w->bad + used, sizeof(w->bad) - used, "%s=%s;", name, tpks_result_name(result));
+}
+
+static int keep_going(void *arg, uint64_t done, uint64_t total)
+{
+    (void)arg;
+    ck_assert_int_le(done, total);
+    return 1;
+}
+
+START_TEST(a_malformed_record_does_not_hide_the_others)
+{
+    static const char *const bad = "a=tampered;b=newer-format;"
+                                   "(record 03030303030303030303030303030303)=tampered;";
+    uint64_t proven = 0;
+
+#define COPY(id, name, extension, nonce)                                                           \
+    "INSERT INTO tpks_record SELECT keystore, " id ", " name ", version, dek, key_type, spki,"     \
+    " spki_sha256, policy, created, changed, seal_algorithm, certs_digest, token_serial, "         \
+    "cka_id, " extension ", " nonce ", sealed FROM tpks_record WHERE name = 'web';"
+    sql(COPY("zeroblob(16)", "'a'", "extension", "zeroblob(3)")
+            COPY("x'02020202020202020202020202020202'", "'b'", "x'800100000000'", "nonce")
+                COPY("x'03030303030303030303030303030303'", "x'00'", "extension", "nonce"));
+    TPKS *ks = open_for(TPKS_LOAD);
+    walked w = {0};
+    expect(TPKS_TAMPERED, tpks_each(ks, NULL, count_good, &w));
+    w = (walked){0};
+    expect(TPKS_TAMPERED, tpks_each_readable(ks, NULL, count_good, note_bad, &w));
+    expect_text("3 records");
+    ck_assert_int_eq(w.good, 1);
+    ck_assert_str_eq(w.bad, bad);
+    w = (walked){0};
+    expect(TPKS_TAMPERED, tpks_verify(ks, keep_going, note_bad, &w, &proven));
+    ck_assert_int_eq(proven, 1);
+    ck_assert_str_eq(w.bad, bad);
+    tpks_close(ks);
+    expect_ok(load_elsewhere());
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     if (argc == 5)
@@ -576,12 +793,17 @@ int main(int argc, char **argv)
     tcase_add_test(tests, a_restore_on_demand_looks_before_it_acts);
     tcase_add_test(tests, a_source_of_the_configuration_spares_the_question);
     tcase_add_test(tests, many_processes_ask_once);
+    tcase_add_test(tests, without_a_secret_it_says_where_it_looked);
+    tcase_add_test(tests, who_waits_is_told_who_restores);
+    tcase_add_test(tests, a_line_of_the_log_stays_one_line);
     tcase_add_test(tests, a_password_is_changed_in_one_step);
     tcase_add_test(tests, the_last_way_back_stays);
     tcase_add_test(tests, a_kek_is_rotated_and_its_predecessor_destroyed);
     tcase_add_test(tests, a_second_token_gets_a_slot_of_its_own);
     tcase_add_test(tests, a_damaged_header_is_put_back);
     tcase_add_test(tests, a_copy_of_the_header_is_kept);
+    tcase_add_test(tests, a_change_during_a_header_restore_is_noticed);
+    tcase_add_test(tests, a_malformed_record_does_not_hide_the_others);
     suite_add_tcase(suite, tests);
     return run(suite);
 }

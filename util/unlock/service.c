@@ -13,11 +13,12 @@
 #include "notify.h"
 #include "secrets.h"
 
-#define LOOK_EVERY 5  /* seconds */
-#define PATIENCE 30   /* seconds for token, HSM or database that may still come up */
-#define TRY_LIMIT 120 /* seconds for one password: Argon2, a new KEK, another's lock */
-#define EXTEND_BY 30  /* seconds of start time asked for with every look */
-#define TRIES 5       /* of what a file has, when something passing stood in the way */
+#define LOOK_EVERY 5 /* seconds */
+#define PATIENCE 30  /* seconds for token, HSM or database that may still come up */
+/* Seconds for one password: another's lock, Argon2, a new KEK. */
+#define TRY_LIMIT (TPKS_RESTORE_WAIT + 60)
+#define EXTEND_BY 30 /* seconds of start time asked for with every look */
+#define TRIES 5      /* of what a file has, when something passing stood in the way */
 
 typedef struct offer {
     TPKS_SECRET *secret; /* NULL: the child has it */
@@ -188,7 +189,9 @@ static void end_source(SERVICE *service, SOURCE *one, int refused)
 static void on_looked_up(void *arg, tpks_result result, const char *text)
 {
     SERVICE *service = arg;
-    bool passing = state_is_pending(result) || state_may_pass(result);
+    /* Still missing, or foreign: they had nothing. */
+    bool empty = result == TPKS_KEK_MISSING || result == TPKS_KEK_FOREIGN;
+    bool passing = !empty && (state_is_pending(result) || state_may_pass(result));
 
     say("%s", text);
     if (!passing || ++service->turn->tries >= TRIES)
