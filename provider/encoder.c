@@ -114,10 +114,15 @@ static int refuse_encode(void *ctx, OSSL_CORE_BIO *out, const void *key,
     (void)selection;
     (void)ask;
     (void)ask_arg;
-    RAISE(ctx, TPKS_NOT_PERMITTED,
-          "%s: the private key does not leave the keystore through the provider: use its URI or "
-          "stub, or trustpoint-keystore export",
-          key == NULL ? "key" : key_uri(key));
+    if (key != NULL && key_token(key) != NULL)
+        RAISE(ctx, TPKS_NOT_PERMITTED,
+              "%s: the private key never leaves its token: use its URI or stub", key_uri(key));
+    else
+        RAISE(
+            ctx, TPKS_NOT_PERMITTED,
+            "%s: the private key does not leave the keystore through the provider: use its URI or "
+            "stub, or trustpoint-keystore export",
+            key == NULL ? "key" : key_uri(key));
     return 0;
 }
 
@@ -129,8 +134,9 @@ static int write_heading(const CONTEXT *context, OSSL_CORE_BIO *core_bio, const 
     __attribute__((cleanup(bio_free))) BIO *out =
         BIO_new_from_core_bio(context_libctx(context), core_bio);
 
-    return out != NULL && BIO_printf(out, "Trustpoint Private-Key: (%s)\nURI: %s\n",
-                                     key_type(key)->name, key_uri(key)) > 0;
+    return out != NULL &&
+           BIO_printf(out, "Trustpoint Private-Key: (%s%s)\nURI: %s\n", key_type(key)->name,
+                      key_token(key) == NULL ? "" : ", in a token", key_uri(key)) > 0;
 }
 
 static const OSSL_DISPATCH *text_encoder(const OSSL_ALGORITHM *theirs, const char *name)

@@ -14,6 +14,7 @@
 #include <openssl/params.h>
 
 #include "error.h"
+#include "token.h"
 
 struct key {
     CONTEXT *context; /* outlives the key: libcrypto keeps the provider for every key */
@@ -22,6 +23,10 @@ struct key {
     char *uri;
     unsigned policy;
     bool private_half;
+    TPKS_TOKEN_KEY *token; /* NULL: the private half is in `data` */
+    void *unpadding;       /* with a token: data for decryption, NULL if it does not decrypt */
+    int bits;              /* with a token */
+    size_t signature_size; /* with a token */
     atomic_int references;
 };
 
@@ -103,6 +108,8 @@ void key_free(KEY *key)
     if (key == NULL || atomic_fetch_sub_explicit(&key->references, 1, memory_order_acq_rel) != 1)
         return;
     data_free(key->type, key->data);
+    data_free(key->type, key->unpadding);
+    tpks_token_key_free(key->token);
     OPENSSL_free(key->uri);
     OPENSSL_free(key);
 }
@@ -113,6 +120,29 @@ int key_set_private(KEY *key, const char *uri, unsigned policy)
     key->policy = policy;
     key->uri = OPENSSL_strdup(uri);
     return key->uri != NULL;
+}
+
+static int read_sizes(KEY *key)
+{
+    OSSL_FUNC_keymgmt_get_params_fn *get = ORIGINAL(
+        &key->type->keymgmt, OSSL_FUNC_KEYMGMT_GET_PARAMS, OSSL_FUNC_keymgmt_get_params_fn);
+    OSSL_PARAM params[] = {
+        OSSL_PARAM_construct_int(OSSL_PKEY_PARAM_BITS, &key->bits),
+        OSSL_PARAM_construct_size_t(OSSL_PKEY_PARAM_MAX_SIZE, &key->signature_size),
+        OSSL_PARAM_construct_end()};
+
+    return get != NULL && get(key->data, params) && key->signature_size > 0;
+}
+
+int key_set_token(KEY *key, TPKS_TOKEN_KEY *token)
+{
+    key->token = token;
+    if (!read_sizes(key))
+        return 0;
+    if (key->type != &key_rsa || (key->policy & TPKS_MAY_DECRYPT) == 0)
+        return 1;
+    key->unpadding = token_unpadding(key->context, key->type, key->data);
+    return key->unpadding != NULL;
 }
 
 KEY *key_dup_public(const KEY *key, int selection)
@@ -228,6 +258,26 @@ const KEY_TYPE *key_type(const KEY *key)
 void *key_data(const KEY *key)
 {
     return key == NULL ? NULL : key->data;
+}
+
+TPKS_TOKEN_KEY *key_token(const KEY *key)
+{
+    return key->token;
+}
+
+void *key_decryption_data(const KEY *key)
+{
+    return key == NULL || key->token == NULL ? key_data(key) : key->unpadding;
+}
+
+int key_bits(const KEY *key)
+{
+    return key->bits;
+}
+
+size_t key_signature_size(const KEY *key)
+{
+    return key->signature_size;
 }
 
 bool key_is_private(const KEY *key)

@@ -2,9 +2,9 @@
  * key.h - a key that libcrypto holds through this provider
  *
  * A KEY wraps the key data of OSSL's default provider in our own library context (see context.h)
- * with what we know besides: whether it has a private half, what it may be used for and where it
- * came from. It is counted by reference and not changed once its load is over, so any number of
- * threads may use one.
+ * with what we know besides: whether it has a private half, where that is, what it may be used for
+ * and where it came from. It is counted by reference and not changed once its load is over, so any
+ * number of threads may use one.
  */
 #ifndef TRUSTPOINT_KEY_H
 #define TRUSTPOINT_KEY_H
@@ -44,6 +44,11 @@ KEY *key_up_ref(KEY *key);
 void key_free(KEY *key);
 /* Says where a decoded private key came from and what it may do. Returns 0 when memory is short. */
 int key_set_private(KEY *key, const char *uri, unsigned policy);
+/*
+ * The private half is in a token, after key_set_private(), which says what it may do. Takes
+ * `token`, also when it fails; returns 0 when memory is short.
+ */
+int key_set_token(KEY *key, TPKS_TOKEN_KEY *token);
 /* A key of its own that holds the selected parts without the private one; NULL if it can't be. */
 KEY *key_dup_public(const KEY *key, int selection);
 /*
@@ -56,6 +61,14 @@ CONTEXT *key_context(const KEY *key);
 const KEY_TYPE *key_type(const KEY *key);
 /* The default provider's key data; NULL for NULL. */
 void *key_data(const KEY *key);
+/* Where its private half is, NULL if that is not a token. */
+TPKS_TOKEN_KEY *key_token(const KEY *key);
+/* The data for a decrypting context of the default provider: see token_unpadding(). */
+void *key_decryption_data(const KEY *key);
+/* Of a key in a token: of the modulus, or the order of the curve; and the longest signature, in
+ * bytes. */
+int key_bits(const KEY *key);
+size_t key_signature_size(const KEY *key);
 bool key_is_private(const KEY *key);
 /* The URI it was loaded by; "" for a public key. */
 const char *key_uri(const KEY *key);

@@ -3,6 +3,7 @@
  */
 #include "operations.h"
 
+#include "error.h"
 #include "key.h"
 
 #define FUNC_LAST OSSL_FUNC_KEYEXCH_GETTABLE_CTX_PARAMS
@@ -19,9 +20,20 @@ static void *ecdh_newctx(void *provctx)
                     OSSL_FUNC_keyexch_newctx_fn)(context_default_ctx(provctx));
 }
 
+static bool refuse_token(const KEY *key)
+{
+    if (key == NULL || key_token(key) == NULL)
+        return false;
+    RAISE(key_context(key), TPKS_UNSUPPORTED,
+          "%s: the key is in a token, where it signs but does not agree on keys: keep a key for "
+          "that in the database",
+          key_uri(key));
+    return true;
+}
+
 static int ecdh_init(void *ctx, void *key, const OSSL_PARAM params[])
 {
-    if (key != NULL && !key_permits(key, TPKS_MAY_AGREE))
+    if (refuse_token(key) || (key != NULL && !key_permits(key, TPKS_MAY_AGREE)))
         return 0;
     return ORIGINAL(&ecdh, OSSL_FUNC_KEYEXCH_INIT, OSSL_FUNC_keyexch_init_fn)(ctx, key_data(key),
                                                                               params);

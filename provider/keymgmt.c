@@ -91,11 +91,14 @@ static int keymgmt_match(const void *keydata1, const void *keydata2, int selecti
            match(key_data(key1), key_data(key2), selection);
 }
 
+/* That a token has the private half was proven at load. */
 static int keymgmt_validate(const void *keydata, int selection, int checktype)
 {
     KEY *key = (KEY *)keydata;
     OSSL_FUNC_keymgmt_validate_fn *validate = CALL(key_type(key), VALIDATE, validate);
 
+    if (key_token(key) != NULL)
+        selection &= ~PRIVATE;
     return validate == NULL || validate(key_data(key), selection, checktype);
 }
 

@@ -209,10 +209,46 @@ static KEY *checked(const SOURCE *source, const TPKS_RECORD *record, KEY *key)
     return key;
 }
 
-KEY *source_private_key(const SOURCE *source, const TPKS_RECORD *record)
+/* OpenSSL's names for what a token can sign with. */
+static bool is_for_tokens(const SOURCE *source, const TPKS_RECORD *record, const KEY_TYPE *type)
 {
-    const KEY_TYPE *type = record_type(source, record);
-    KEY *key = type == NULL ? NULL : decrypt(source, record, type);
+    if (type == &key_rsa || type == &key_rsa_pss || type == &key_ec)
+        return true;
+    RAISE(
+        source->context, TPKS_UNSUPPORTED,
+        "%s: keys of type %s cannot be used in a token: make an RSA or EC key there, or keep this "
+        "one in the database",
+        tpks_record_name(record), type->name);
+    return false;
+}
+
+/* A key whose private half is in the token; that it belongs to the public one has been proven. */
+static KEY *in_token(const SOURCE *source, const TPKS_RECORD *record, const KEY_TYPE *type)
+{
+    __attribute__((cleanup(key_release))) KEY *key = NULL;
+    __attribute__((cleanup(text_free))) char *uri = source_uri(source, record);
+    TPKS_TOKEN_KEY *token = NULL;
+    KEY *loaded;
+    tpks_result result;
+
+    if (!is_for_tokens(source, record, type))
+        return NULL;
+    key = source_public_key(source, record);
+    if (key == NULL || uri == NULL || !key_set_private(key, uri, tpks_record_policy(record)))
+        return NULL;
+    result = tpks_token_key_open(source->keystore, record, &token);
+    RAISE_RESULT(source->context, result);
+    tpks_log(source->keystore, "load", tpks_record_name(record), result);
+    if (result != TPKS_OK || !key_set_token(key, token))
+        return NULL;
+    loaded = key;
+    key = NULL;
+    return loaded;
+}
+
+static KEY *from_keystore(const SOURCE *source, const TPKS_RECORD *record, const KEY_TYPE *type)
+{
+    KEY *key = decrypt(source, record, type);
 
     if (key == NULL)
         return NULL;
@@ -220,7 +256,20 @@ KEY *source_private_key(const SOURCE *source, const TPKS_RECORD *record)
         key_free(key);
         return NULL;
     }
-    context_warm_up(source->context);
+    return key;
+}
+
+KEY *source_private_key(const SOURCE *source, const TPKS_RECORD *record)
+{
+    const KEY_TYPE *type = record_type(source, record);
+    KEY *key;
+
+    if (type == NULL)
+        return NULL;
+    key = tpks_record_home(record) == TPKS_HOME_TOKEN ? in_token(source, record, type)
+                                                      : from_keystore(source, record, type);
+    if (key != NULL)
+        context_warm_up(source->context);
     return key;
 }
 

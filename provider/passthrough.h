@@ -35,8 +35,8 @@ typedef struct takeover {
     int operation;    /* OSSL_OP_... */
     const char *name; /* one of its names in the default provider */
     /*
-     * The last function number we know. Later ones are left out: a function that takes a key and
-     * that we did not replace would be handed a key of ours.
+     * The last function number we know. Later ones are left out: a function that takes a key or
+     * a context and that we did not replace would be handed one of ours.
      */
     int last;
     const OSSL_DISPATCH *ours; /* replace the default provider's where it has them */
