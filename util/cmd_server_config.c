@@ -69,12 +69,26 @@ static void warn_of_dates(const TPKS_RECORD *record, const X509 *leaf)
         say("warning: the certificate of %s ends soon: %s", name, time_text(until, text));
 }
 
+static void warn_of_home(const TPKS_RECORD *record)
+{
+    const char *name = tpks_record_name(record);
+
+    if (tpks_record_home(record) == TPKS_HOME_TOKEN)
+        say("warning: the key of %s never leaves its token: the server's workers use it in every "
+            "handshake and need the token, its PIN file and the module's environment (in nginx the "
+            "directive env) too",
+            name);
+    if (tpks_record_home(record) == TPKS_HOME_PLAIN)
+        say("warning: the key of %s lies in the database in the clear", name);
+}
+
 static void warn(APP *app, const TPKS_RECORD *record)
 {
     AUTO(x509) X509 *leaf = view_cert(app, record, 0);
 
     if (leaf != NULL)
         warn_of_dates(record, leaf);
+    warn_of_home(record);
     if ((tpks_record_policy(record) & TPKS_MAY_SIGN) == 0)
         say("warning: the policy of %s does not let it sign: every handshake will fail",
             tpks_record_name(record));
@@ -177,10 +191,13 @@ static int configure(APP *app, const char *name, const server_options *o, server
                      size_t *changed)
 {
     AUTO(record) TPKS_RECORD *record = NULL;
-    const server_update how = {o->replace_key, o->dry_run, o->hook != NULL};
+    const server_update how = {o->replace_key, o->dry_run};
 
     app->never_ask = true;
     DO(app_open_record(app, TPKS_LOAD, name, &record));
+    if (tpks_record_home(record) == TPKS_HOME_NONE)
+        return complain(EX_NOINPUT, "%s has certificates but no private key: a server needs both",
+                        tpks_record_name(record));
     DO(name_files(record, o, files));
     DO(server_files_fill(app, record, o->trustpoint_names, !o->uri, o->pin, files));
     warn(app, record);

@@ -187,18 +187,12 @@ static int compare(APP *app, const server_files *files, bool replace_key, compar
 /* ---- writing
  * ------------------------------------------------------------------------------------ */
 
-/*
- * Until the key has been opened, together with what is authenticated beside it, nobody knows
- * whether the certificates are the keystore's own; and a server could not load it either.
- */
-static int prove(APP *app, const TPKS_RECORD *record, const char *path, const present_file *present)
+/* The record's own private key must be what is about to be replaced. */
+static int compare_keys(APP *app, const TPKS_RECORD *record, const TPKS_SECRET *secret,
+                        const char *path, const present_file *present)
 {
-    AUTO(secret) TPKS_SECRET *secret = NULL;
     AUTO(pkey) EVP_PKEY *key = NULL;
 
-    DO(complain_result(tpks_load_key(app->ks, record, &secret)));
-    if (present->kind != PRESENT_KEY)
-        return EX_OK;
     DO(key_from_secret(app, secret, &key));
     if (EVP_PKEY_eq(key, present->key) == 1)
         return EX_OK;
@@ -206,6 +200,37 @@ static int prove(APP *app, const TPKS_RECORD *record, const char *path, const pr
                     "%s holds another private key than the record %s: it is not replaced; find out "
                     "where it comes from",
                     path, tpks_record_name(record));
+}
+
+static int prove_token_key(APP *app, const TPKS_RECORD *record, const char *path,
+                           const present_file *present)
+{
+    TPKS_TOKEN_KEY *key = NULL;
+
+    if (present->kind == PRESENT_KEY)
+        return complain(EX_CANTCREAT,
+                        "%s holds a private key, but that of the record %s is in a token: it is "
+                        "not replaced; find out where it comes from",
+                        path, tpks_record_name(record));
+    DO(complain_result(tpks_token_key_open(app->ks, record, &key)));
+    tpks_token_key_free(key);
+    return EX_OK;
+}
+
+/*
+ * Until the key has been opened, together with what is authenticated beside it, nobody knows
+ * whether the certificates are the keystore's own; and a server could not load it either.
+ */
+static int prove(APP *app, const TPKS_RECORD *record, const char *path, const present_file *present)
+{
+    AUTO(secret) TPKS_SECRET *secret = NULL;
+
+    if (tpks_record_home(record) == TPKS_HOME_TOKEN)
+        return prove_token_key(app, record, path, present);
+    DO(complain_result(tpks_load_key(app->ks, record, &secret)));
+    if (present->kind != PRESENT_KEY)
+        return EX_OK;
+    return compare_keys(app, record, secret, path, present);
 }
 
 static int write_one(const server_file *file, const present_file *present)
@@ -275,8 +300,7 @@ int server_files_update(APP *app, const TPKS_RECORD *record, const server_files 
         say_plan(files, &c);
         return EX_OK;
     }
-    if (how.mark)
-        DO(new_file_replace(files->mark, 0600, "", 0));
+    DO(new_file_replace(files->mark, 0600, "", 0));
     DO(write_all(files, &c));
     say_left_over(files);
     return EX_OK;

@@ -19,7 +19,7 @@ typedef struct server_file {
 
 typedef struct server_files {
     char *folder;     /* absolute */
-    char *mark;       /* the path of a file that is there while a hook is due */
+    char *mark;       /* a file that is there while the server may not have seen the others */
     struct stat seen; /* the mark, as server_files_marked() has found it */
     server_file file[SERVER_FILES];
 } server_files;
@@ -28,7 +28,6 @@ typedef struct server_files {
 typedef struct server_update {
     bool replace_key; /* also over a file with the record's own private key */
     bool dry_run;     /* only say what would be written */
-    bool mark;        /* leave the mark, before anything is changed */
 } server_update;
 
 /*

@@ -89,7 +89,7 @@ same "the chain alone" "$(plain openssl x509 -in "$WORK/ca.pem")" "$(cat "$TLS/w
 ok "the stub leads to the key" openssl pkey -in "$TLS/web.crt.key" -noout
 same "modes, whatever the umask" "644 644 644" \
     "$(stat -c %a "$TLS/web.crt" "$TLS/web.chain.crt" "$TLS/web.crt.key" | xargs)"
-same "and nothing else" "web.chain.crt web.crt web.crt.key" "$(find "$TLS" -type f -printf '%f\n' | sort | xargs)"
+same "and nothing else" ".web.hook-due web.chain.crt web.crt web.crt.key" "$(find "$TLS" -type f -printf '%f\n' | sort | xargs)"
 BEFORE=$(inode_of "$TLS/web.crt")
 ok "once more" config nginx web --dir "$TLS"
 same "the same is not written again" "$BEFORE" "$(inode_of "$TLS/web.crt")"
@@ -117,9 +117,9 @@ for name in 'ca/Süd CA' '../up' '.hidden' "quote'\";\$x" "${LONG}1" "${LONG}2" 
         "$(cat "$WORK/snippet")" "$S" >"$S/names.conf"
     ok "nginx reads them" nginx -e "$S/names.log" -c "$S/names.conf" -t
 done
-same "every name has files of its own" 16 "$(find "$WORK/names" -type f | wc -l)"
+same "every name has files of its own" 24 "$(find "$WORK/names" -type f | wc -l)"
 ok "nothing beside the folder" test ! -e "$WORK/up.crt"
-ok "nothing hidden" test -z "$(find "$WORK/names" -name '.*' -type f)"
+same "nothing is hidden but the marks" 8 "$(find "$WORK/names" -name '.*' -type f | wc -l)"
 
 # ---- what is warned of ----------------------------------------------------------------------------
 
@@ -191,6 +191,7 @@ says "says what it wrote" "wrote $TLS/web.crt"
 says_not "the stub stays as it is" "wrote $TLS/web.crt.key"
 wait_for "the renewed certificate" serves "$PORT" "$WORK/renewed.pem"
 pass "nginx serves the renewed certificate"
+ok "no mark is left" test ! -e "$TLS/.web.hook-due"
 ok "and again, with nothing to do" config nginx web --dir "$TLS" --hook "$WORK/count"
 same "which runs no hook" 0 "$(runs)"
 
@@ -206,7 +207,12 @@ wait_for "the new key" serves "$PORT" "$WORK/next.pem"
 pass "nginx serves the new key"
 ok "and would start with it" nginx -c "$S/nginx.conf" -t
 
-# A hook is due until it has succeeded once.
+# A hook is due until it has succeeded once, also when the files were written without one.
+renew web >>"$OUT" 2>&1
+ok "files without a hook" config nginx web --dir "$TLS" --pin
+ok "and the hook later" config nginx web --dir "$TLS" --pin --hook "$WORK/count"
+same "is run" 1 "$(runs)"
+rm "$WORK/runs"
 renew web >>"$OUT" 2>&1
 fails "a hook that fails" 75 "run again next time" config nginx web --dir "$TLS" --pin --hook false
 ok "is run again" config nginx web --dir "$TLS" --pin --hook "$WORK/count"

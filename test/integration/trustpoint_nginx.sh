@@ -1,0 +1,128 @@
+#!/bin/bash
+# trustpoint_nginx.sh - doc/trustpoint-nginx.md, its commands word for word: nginx gives up
+# Trustpoint's key in the clear and takes the key out of the database, and what happens when
+# Trustpoint writes it again, or writes another one
+set -euo pipefail
+# shellcheck source=test/integration/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+PAGE=$ROOT/doc/trustpoint-nginx.md
+blocks() {
+    sed -n '/^```sh$/,/^```$/{/^```/d;p}' "$PAGE"
+}
+ok "the page has commands" test "$(blocks | grep -c nginx-config)" -ge 4
+
+# What runs the page: a mount namespace of its own, so that its mount ends with it. Where that is
+# not possible the page is run without that one line and its counterpart.
+if unshare -m true 2>/dev/null; then
+    APART=(unshare -m)
+    blocks >"$PRIVATE/page"
+else
+    echo "note  no mount namespace here: the folder in memory is left out"
+    APART=()
+    blocks | sed '/^mount -t ramfs/d; /^umount /d' >"$PRIVATE/page"
+fi
+
+# place NAME: folders of this case; its nginx is configured as Trustpoint's, for HERE/tls.
+place() {
+    HERE=$WORK/$1
+    mkdir "$HERE" "$HERE/tls" "$HERE/bin"
+    mkdir -m 0700 "$PRIVATE/$1" "$PRIVATE/$1/etc" "$PRIVATE/$1/state"
+    PORT=$(free_port)
+    cat >"$HERE/nginx.conf" <<END
+user www-data;
+pid $HERE/nginx.pid;
+error_log $HERE/error.log notice;
+events { }
+http {
+    access_log off;
+    client_body_temp_path $HERE/body;
+    proxy_temp_path $HERE/proxy;
+    fastcgi_temp_path $HERE/fastcgi;
+    uwsgi_temp_path $HERE/uwsgi;
+    scgi_temp_path $HERE/scgi;
+    server {
+        listen 127.0.0.1:$PORT ssl;
+        ssl_certificate $HERE/tls/nginx-tls-server-cert.pem;
+        ssl_certificate_key $HERE/tls/nginx-tls-server-key.key;
+        ssl_trusted_certificate $HERE/tls/nginx-tls-server-cert-chain.pem;
+        ssl_protocols TLSv1.2 TLSv1.3;
+        return 200 "served\n";
+    }
+}
+END
+}
+
+# as_trustpoint CONFIG: the files as Trustpoint writes them.
+as_trustpoint() {
+    "$KEYSTORE_COMMAND" --config "$1" export tls-server --unencrypted --yes-export-private-key \
+        --out "$HERE/tls/nginx-tls-server-key.key"
+    chmod 0644 "$HERE/tls/nginx-tls-server-key.key"
+    "$KEYSTORE_COMMAND" --config "$1" cert tls-server --leaf >"$HERE/tls/nginx-tls-server-cert.pem"
+    "$KEYSTORE_COMMAND" --config "$1" cert tls-server | sed '1,/END CERTIFICATE/d' \
+        >"$HERE/tls/nginx-tls-server-cert-chain.pem"
+}
+
+# What the test does in the same shell before the page takes everything away again: nginx must not
+# be kept from starting by a key that Trustpoint's wizard has made for itself.
+cat >"$PRIVATE/further" <<'END'
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 1 -subj /CN=wizard \
+    -keyout "$TLS/wizard.key" -out "$TLS/wizard.pem"
+cp "$TLS"/nginx-tls-server-* "$ETC/"
+mv "$TLS/wizard.pem" "$TLS/nginx-tls-server-cert.pem"
+mv "$TLS/wizard.key" "$TLS/nginx-tls-server-key.key"
+nginx -c "$NGINX_CONF" -t && echo "the wizard's key is left to nginx"
+grep -q 'PRIVATE KEY-----' "$TLS/nginx-tls-server-key.key"
+cp "$ETC"/nginx-tls-server-* "$TLS/"
+nginx -c "$NGINX_CONF" -t
+END
+
+# run_page STORE TOKEN: the page in this case's folders, with nginx running on the plaintext.
+run_page() {
+    # The further commands come before the line that ends it all.
+    python3 - "$PRIVATE/page" "$PRIVATE/further" "$PRIVATE/script" <<'SCRIPT'
+import sys
+page, further = (open(name).read() for name in sys.argv[1:3])
+at = page.index('rm "$WRAPPERS/nginx"')
+open(sys.argv[3], "w").write(page[:at] + further + page[at:] +
+                             'kill -QUIT "$(cat "$NGINX_PID")"\n')
+SCRIPT
+    plain nginx -c "$HERE/nginx.conf"
+    "${APART[@]}" env -u OPENSSL_CONF PATH="$STAGE/bin:$PATH" OPENSSL_MODULES="$MODULES" \
+        TLS="$HERE/tls" STORE="$1" TOKEN="$2" ETC="$PRIVATE/$3/etc" STATE="$PRIVATE/$3/state" \
+        NGINX_CONF="$HERE/nginx.conf" NGINX_PID="$HERE/nginx.pid" WRAPPERS="$HERE/bin" \
+        PORT="$PORT" bash -euo pipefail "$PRIVATE/script"
+}
+
+ended() {
+    [ ! -e "$HERE/nginx.pid" ]
+}
+
+# one_case NAME STORE TOKEN CONFIG
+one_case() {
+    ok "$1: the files as Trustpoint writes them" as_trustpoint "$4"
+    # On the disk, whatever the page mounts over it later.
+    exec 8<"$HERE/tls/nginx-tls-server-key.key"
+    ok "$1: the page, word for word" run_page "$2" "$3" "$1"
+    says "$1: it is looked at first" "would write $HERE/tls/nginx-tls-server-key.key"
+    says "$1: then written" "wrote $HERE/tls/nginx-tls-server-key.key"
+    says "$1: with the advice to replace the key" "replace the key and its certificate"
+    says "$1: a key of the wizard is not touched" "holds another private key"
+    says "$1: nor is nginx" "the wizard's key is left to nginx"
+    wait_for "the end of nginx" ended
+    same "$1: the old bytes are overwritten" "" "$(tr -d '\0' <&8)"
+    exec 8<&-
+    ok "$1: no key is left on the disk" not grep -rl 'PRIVATE KEY-----' "$HERE" "$PRIVATE/$1"
+    ok "$1: nginx left without a crash" not grep -qE 'signal (6|11)|core dumped' "$HERE/error.log"
+}
+
+# ---- a native keystore --------------------------------------------------------------------------
+
+new_token web
+new_keystore
+keystore_key tls-server -algorithm RSA -pkeyopt rsa_keygen_bits:2048
+tpk set-cert tls-server "$WORK/tls-server.pem" "$WORK/ca.pem"
+place native
+cp "$PRIVATE"/state/* "$PRIVATE/native/state/" 2>/dev/null || true
+one_case native "sqlite:$PRIVATE/keystore.db" "$TOKEN_URI" "$CONFIG"
+finish
