@@ -13,6 +13,7 @@
 typedef struct finding {
     TPKS_RECORD *first;
     size_t count;
+    bool unfinished; /* one that is no key would match */
     char names[700];
 } finding;
 
@@ -26,6 +27,10 @@ static tpks_result keep(void *arg, TPKS_RECORD *record)
     finding *f = arg;
     size_t used = strlen(f->names);
 
+    if (record_is_unfinished(record)) {
+        f->unfinished = true;
+        return TPKS_OK;
+    }
     if (++f->count <= CANDIDATES_SHOWN)
         snprintf(f->names + used, sizeof(f->names) - used, "%s\"%.100s\"", used == 0 ? "" : ", ",
                  record->name);
@@ -40,6 +45,14 @@ static tpks_result search(TPKS *ks, const tpks_selector *selector, finding *f)
     if (!ks->in_change)
         ks->d.backend->rollback(ks->d.db);
     return result;
+}
+
+static tpks_result fail_unfinished(const char *name)
+{
+    return fail(TPKS_NOT_FOUND,
+                "the key of \"%s\" was being made in its token, or destroyed there, when the "
+                "program ended: generate it again or delete it with --destroy-key",
+                name);
 }
 
 static tpks_result not_found(TPKS *ks, const tpks_selector *selector)
@@ -70,6 +83,8 @@ tpks_result tpks_find(TPKS *ks, const tpks_selector *selector, TPKS_RECORD **out
     __attribute__((cleanup(finding_end))) finding f = {0};
 
     TRY(search(ks, selector, &f));
+    if (f.count == 0 && f.unfinished && selector->name != NULL)
+        return fail_unfinished(selector->name);
     if (f.count == 0)
         return not_found(ks, selector);
     if (f.count > 1)
@@ -94,7 +109,7 @@ static tpks_result pass_on(void *arg, TPKS_RECORD *record)
 {
     const walk *w = arg;
 
-    return w->each(w->arg, record);
+    return record_is_unfinished(record) ? TPKS_OK : w->each(w->arg, record);
 }
 
 tpks_result tpks_each(TPKS *ks, const tpks_selector *selector, tpks_each_fn *each, void *arg)
@@ -109,7 +124,7 @@ tpks_result tpks_each(TPKS *ks, const tpks_selector *selector, tpks_each_fn *eac
 static tpks_result compare(const TPKS *ks, const TPKS_RECORD *record, tpks_result result,
                            TPKS_SECRET **pkcs8)
 {
-    if (result == TPKS_OK && !ks->caller_compares)
+    if (result == TPKS_OK && !ks->caller_compares && tpks_record_home(record) != TPKS_HOME_TOKEN)
         result = record_check_key(ks->libctx, record, *pkcs8);
     if (result != TPKS_OK) {
         tpks_secret_free(*pkcs8);
@@ -172,10 +187,8 @@ tpks_result tpks_each_readable(TPKS *ks, const tpks_selector *selector, tpks_eac
     return TPKS_OK;
 }
 
-tpks_result tpks_load_key(TPKS *ks, const TPKS_RECORD *record, TPKS_SECRET **pkcs8)
+tpks_result keystore_open_record(TPKS *ks, const TPKS_RECORD *record, TPKS_SECRET **pkcs8)
 {
-    CRYPTO_SCOPE;
-
     *pkcs8 = NULL;
     if (!ks->schema->needs_dek(record))
         return load_locked(ks, record, pkcs8);
@@ -197,4 +210,17 @@ tpks_result tpks_load_key(TPKS *ks, const TPKS_RECORD *record, TPKS_SECRET **pkc
     result = compare(ks, record, result, pkcs8);
     ks->suspect = result != TPKS_OK;
     return result;
+}
+
+tpks_result tpks_load_key(TPKS *ks, const TPKS_RECORD *record, TPKS_SECRET **pkcs8)
+{
+    CRYPTO_SCOPE;
+
+    *pkcs8 = NULL;
+    if (tpks_record_home(record) == TPKS_HOME_TOKEN)
+        return fail(TPKS_NOT_PERMITTED,
+                    "the key of \"%s\" lives in a token, which it can't leave: it can be used, "
+                    "not loaded or exported",
+                    record->name);
+    return keystore_open_record(ks, record, pkcs8);
 }

@@ -42,8 +42,8 @@ static struct hsm_connection *keeper_add(struct hsm_process *process, const hsm_
     return fresh;
 }
 
-static tpks_result keeper_join(struct hsm_process *process, const hsm_options *options,
-                               struct hsm_connection **out)
+tpks_result keeper_join(struct hsm_process *process, const hsm_options *options,
+                        struct hsm_connection **out)
 {
     struct hsm_connection *fresh = NULL;
     *out = keeper_get(process, options);

@@ -131,9 +131,8 @@ static bool host_seal(const TPKS_SECRET *dek, const unsigned char nonce[GCM_NONC
 
 /* ---- into the token -------------------------------------------------------------------------- */
 
-/* An attribute that the module does not tell counts as wrong. */
-static bool read_flag(struct hsm_connection *connection, CK_OBJECT_HANDLE object,
-                      CK_ATTRIBUTE_TYPE type, CK_BBOOL expected)
+bool flag_is(struct hsm_connection *connection, CK_OBJECT_HANDLE object, CK_ATTRIBUTE_TYPE type,
+             CK_BBOOL expected)
 {
     CK_BBOOL value = CK_FALSE;
     CK_ATTRIBUTE attribute = {type, &value, sizeof(value)};
@@ -146,12 +145,12 @@ static bool read_flag(struct hsm_connection *connection, CK_OBJECT_HANDLE object
 static bool harden_flag(struct hsm_connection *connection, CK_OBJECT_HANDLE object,
                         CK_ATTRIBUTE_TYPE type, CK_BBOOL wanted)
 {
-    if (read_flag(connection, object, type, wanted))
+    if (flag_is(connection, object, type, wanted))
         return true;
     CK_ATTRIBUTE attribute = {type, &wanted, sizeof(wanted)};
     return connection->module->functions->C_SetAttributeValue(connection->session, object,
                                                               &attribute, 1) == CKR_OK &&
-           read_flag(connection, object, type, wanted);
+           flag_is(connection, object, type, wanted);
 }
 
 static bool harden(struct hsm_connection *connection, CK_OBJECT_HANDLE object)

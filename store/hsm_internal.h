@@ -5,7 +5,7 @@
  * lock, signals, pauses), hsm_error.c (CKR codes), hsm_uri.c (token URI), hsm_pin.c (PIN and
  * refused PINs), hsm_module.c (module life cycle, finding the token), hsm_session.c (connections:
  * login, operation sessions, recovery), hsm_wrap.c (wrap algorithms), hsm_gcm.c (DEK objects and
- * AES-GCM), hsm_kek.c (KEKs), hsm.c (handles).
+ * AES-GCM), hsm_kek.c (KEKs), hsm.c (handles), hsm_key*.c (keys that are used in the token).
  *
  * Lock order: connection.keeper, module.mutex, then process.mutex or connection.mutex. The last
  * two are held for a few instructions only, never across a PKCS#11 call, a callback or I/O.
@@ -21,6 +21,8 @@
 
 #include <p11-kit/p11-kit.h>
 #include <p11-kit/uri.h>
+
+#include <openssl/types.h>
 
 #include "error.h"
 #include "hsm.h"
@@ -241,6 +243,7 @@ struct hsm_connection {
     bool renewing;
     uint64_t generation; /* +1 when object handles became stale */
     unsigned limit, in_flight, idle_count;
+    int64_t missed; /* when an object was last missing although the module was initialised anew */
     CK_SESSION_HANDLE idle[POOL_MAX];
     struct kept_dek *deks;
     char label[TOKEN_LABEL_SIZE];
@@ -256,6 +259,10 @@ TPKS_CHECK tpks_result connection_open(struct hsm_connection *connection,
                                        const struct hsm_caller *caller);
 bool connection_is_open(struct hsm_connection *connection);
 uint64_t connection_generation(struct hsm_connection *connection);
+/* A search that finds nothing is believed after one with the module initialised anew; this
+ * remembers such a one, and says whether there was one a moment ago. */
+void connection_note_missing(struct hsm_connection *connection);
+bool connection_missed_lately(struct hsm_connection *connection);
 /*
  * Recovers from a failure that was seen at generation `seen`. One thread does it, others find
  * the generation changed. No lock may be held.
@@ -328,6 +335,9 @@ TPKS_CHECK tpks_result wrap_dek(struct hsm_connection *connection, const struct 
                                 const unsigned char *iv, unsigned char *wrapped,
                                 size_t *wrapped_size);
 
+/* Makes a libcrypto key of an RSA public key object; *key stays NULL when libcrypto refuses it. */
+CK_RV rsa_read_public(struct hsm_connection *connection, CK_OBJECT_HANDLE object, EVP_PKEY **key);
+
 /* ---- hsm_gcm.c ------------------------------------------------------------------------------- */
 
 /* One AES-GCM operation in a session of its own; `out` has room for in_size + GCM_TAG_SIZE (seal)
@@ -358,6 +368,12 @@ bool dek_proves_outside(struct hsm_connection *connection, CK_OBJECT_HANDLE kek,
 /* Forgets the DEKs of a connection that is being freed. */
 void kept_deks_free(struct hsm_connection *connection);
 
+/* Reads a flag of an object; false too when the module does not tell it. Through the keeper
+ * session.
+ */
+bool flag_is(struct hsm_connection *connection, CK_OBJECT_HANDLE object, CK_ATTRIBUTE_TYPE type,
+             CK_BBOOL expected);
+
 /* ---- hsm_kek.c ------------------------------------------------------------------------------- */
 
 /* What a KEK is found by: its id or, without one, its label. */
@@ -379,6 +395,12 @@ TPKS_CHECK tpks_result check_kek_count(const HSM *hsm, const struct kek_name *na
  * token was replaced. Makes sure of the token; *again when the search is to be repeated.
  */
 TPKS_CHECK tpks_result confirm_missing(HSM *hsm, bool *again);
+/* Destroys every object of this id, in a session for writing that the caller holds. */
+CK_RV destroy_by_id(struct hsm_connection *connection, const unsigned char *cka_id);
+/* File tokens such as SoftHSM never sync, and where their files are nobody can ask. */
+void make_durable(void);
+TPKS_CHECK tpks_result check_may_write(const HSM *hsm);
+TPKS_CHECK tpks_result check_id_is_free(HSM *hsm, const unsigned char *cka_id);
 /* As hsm_make_kek(), with only these algorithms, in this order. */
 TPKS_CHECK tpks_result make_kek_from(HSM *hsm, const wrap_algorithm *order, size_t order_size,
                                      const unsigned char cka_id[CKA_ID_SIZE], const char *label,
@@ -387,6 +409,10 @@ TPKS_CHECK tpks_result make_kek_from(HSM *hsm, const wrap_algorithm *order, size
                                      unsigned char iv[16], size_t *iv_size);
 
 /* ---- hsm.c ----------------------------------------------------------------------------------- */
+
+/* The keeper of this process for these options, made on first use, perhaps not open yet. */
+TPKS_CHECK tpks_result keeper_join(struct hsm_process *process, const hsm_options *options,
+                                   struct hsm_connection **out);
 
 struct hsm {
     struct hsm_process *process;

@@ -134,8 +134,10 @@ tpks_result confirm_missing(HSM *hsm, bool *again)
         return check_visible(hsm);
     if (!*again)
         return TPKS_OK;
-    return connection_recover(connection, &hsm->caller, connection_generation(connection),
-                              RECOVER_MODULE);
+    TRY(connection_recover(connection, &hsm->caller, connection_generation(connection),
+                           RECOVER_MODULE));
+    /* Sessions of others in this process, such as keepers, keep the module as it is. */
+    return connection->fresh ? TPKS_OK : check_visible(hsm);
 }
 
 struct find_job {
@@ -201,13 +203,12 @@ static CK_RV destroy_class(struct hsm_connection *connection, CK_OBJECT_CLASS cl
     return rv;
 }
 
-/* File tokens such as SoftHSM never sync, and where their files are nobody can ask. */
-static void make_durable(void)
+void make_durable(void)
 {
     sync();
 }
 
-static CK_RV destroy_kek(struct hsm_connection *connection, const unsigned char *cka_id)
+CK_RV destroy_by_id(struct hsm_connection *connection, const unsigned char *cka_id)
 {
     static const CK_OBJECT_CLASS classes[] = {CKO_SECRET_KEY, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY};
     SIGNALS_BLOCKED;
@@ -217,7 +218,7 @@ static CK_RV destroy_kek(struct hsm_connection *connection, const unsigned char 
     return rv;
 }
 
-static tpks_result check_may_write(const HSM *hsm)
+tpks_result check_may_write(const HSM *hsm)
 {
     if (hsm->connection->write)
         return TPKS_OK;
@@ -227,7 +228,7 @@ static tpks_result check_may_write(const HSM *hsm)
 
 static CK_RV destroy_run(struct hsm_connection *connection, struct keeper_job *base)
 {
-    return destroy_kek(connection, ((struct find_job *)base)->name.cka_id);
+    return destroy_by_id(connection, ((struct find_job *)base)->name.cka_id);
 }
 
 tpks_result hsm_destroy_kek(HSM *hsm, const unsigned char cka_id[CKA_ID_SIZE])
@@ -329,7 +330,7 @@ static CK_RV generate(struct making *making, enum kek_kind kind)
 static CK_RV discard(struct making *making)
 {
     if (making->kind != KEK_NONE && making->stuck == CKR_OK)
-        making->stuck = destroy_kek(making->connection, making->cka_id);
+        making->stuck = destroy_by_id(making->connection, making->cka_id);
     making->kind = KEK_NONE;
     return making->stuck;
 }
@@ -412,7 +413,7 @@ static tpks_result make_any(struct making *making, const wrap_algorithm *order, 
     return result;
 }
 
-static tpks_result check_id_is_free(HSM *hsm, const unsigned char *cka_id)
+tpks_result check_id_is_free(HSM *hsm, const unsigned char *cka_id)
 {
     struct find_job job = {.name = {.cka_id = cka_id}};
     TRY(find(hsm, &job));

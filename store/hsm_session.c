@@ -18,6 +18,7 @@
 #define BLANK_SERIAL_TRIES 6 /* then it is a token that has none */
 #define RECOVERY_TRIES 2     /* of one operation, after its first */
 #define LOCK_SECONDS 10
+#define MISSED_SECONDS 2
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
@@ -104,6 +105,23 @@ uint64_t connection_generation(struct hsm_connection *connection)
 {
     HOLD(&connection->mutex);
     return connection->generation;
+}
+
+static int64_t now_seconds(void)
+{
+    return deadline_in(0).tv_sec;
+}
+
+void connection_note_missing(struct hsm_connection *connection)
+{
+    HOLD(&connection->mutex);
+    connection->missed = now_seconds();
+}
+
+bool connection_missed_lately(struct hsm_connection *connection)
+{
+    HOLD(&connection->mutex);
+    return connection->missed != 0 && now_seconds() - connection->missed <= MISSED_SECONDS;
 }
 
 /* ---- login ----------------------------------------------------------------------------------- */

@@ -298,8 +298,7 @@ static EVP_PKEY *rsa_from_numbers(const CK_ATTRIBUTE *n, const CK_ATTRIBUTE *e)
     return key;
 }
 
-static CK_RV read_public_key(struct hsm_connection *connection, CK_OBJECT_HANDLE object,
-                             EVP_PKEY **key)
+CK_RV rsa_read_public(struct hsm_connection *connection, CK_OBJECT_HANDLE object, EVP_PKEY **key)
 {
     unsigned char n[WRAPPED_MAX], e[16];
     CK_ATTRIBUTE numbers[] = {{CKA_MODULUS, n, sizeof(n)}, {CKA_PUBLIC_EXPONENT, e, sizeof(e)}};
@@ -316,7 +315,7 @@ static tpks_result encrypt_oaep(struct hsm_connection *connection, const char *d
                                 unsigned char *wrapped, size_t *wrapped_size)
 {
     PKEY *key = NULL;
-    CK_RV rv = read_public_key(connection, public_key, &key);
+    CK_RV rv = rsa_read_public(connection, public_key, &key);
     if (rv != CKR_OK)
         return fail_ckr(ckr_result(rv), connection, "reading the KEK's public key", rv);
     PKEY_CTX *ctx = key != NULL ? EVP_PKEY_CTX_new_from_pkey(hsm_libctx(), key, NULL) : NULL;

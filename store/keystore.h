@@ -482,6 +482,22 @@ TPKS_API TPKS_CHECK tpks_result tpks_rename(TPKS *ks, const TPKS_RECORD *record,
 TPKS_API TPKS_CHECK tpks_result tpks_remove(TPKS *ks, const TPKS_RECORD *record);
 /* The same, and destroys the key on its token for good. TPKS_BAD_INPUT: its home is no token. */
 TPKS_API TPKS_CHECK tpks_result tpks_remove_with_key(TPKS *ks, const TPKS_RECORD *record);
+/*
+ * Clears away what a crash has left of tpks_generate_in_token() or tpks_remove_with_key(): destroys
+ * the key on its token and removes the unfinished record. TPKS_NOT_FOUND: there is none.
+ */
+TPKS_API TPKS_CHECK tpks_result tpks_discard_unfinished(TPKS *ks, const char *name);
+/* A private key of this keystore on its token that no record uses, or may be there. */
+typedef struct tpks_leftover {
+    const char *name; /* of the record that it was made for */
+    const char *token_serial;
+    const unsigned char *cka_id;
+    size_t cka_id_size;
+    bool unfinished; /* tpks_discard_unfinished() clears it away; else the token's own tool */
+} tpks_leftover;
+typedef tpks_result tpks_leftover_fn(void *arg, const tpks_leftover *leftover);
+/* Calls `each` with all of them; needs the token. None in a database of Trustpoint. */
+TPKS_API TPKS_CHECK tpks_result tpks_each_leftover(TPKS *ks, tpks_leftover_fn *each, void *arg);
 
 /*
  * Joins the following changes into one transaction, ended by tpks_commit() or tpks_rollback().

@@ -5,6 +5,7 @@
 #define TRUSTPOINT_KEYSTORE_INTERNAL_H
 
 #include "error.h"
+#include "file.h"
 #include "schema.h"
 #include "slot.h"
 
@@ -44,7 +45,14 @@ const char *keystore_lock_dir(const TPKS *ks, char *out);
 const char *keystore_token(const TPKS *ks);
 /* "keystore NAME (1a2b3c4d)" for messages and prompts. */
 void keystore_describe(const TPKS *ks, char *out, size_t size);
-/* The prompt's and HSM's options as this keystore has them. */
+/* The texts that hsm_options point to. */
+typedef struct hsm_texts {
+    char label[320];
+    char locks[PATH_SIZE];
+} hsm_texts;
+/* The prompt's and HSM's options as this keystore has them. TPKS_BAD_CONFIG: it names no token. */
+TPKS_CHECK tpks_result keystore_hsm_options(const TPKS *ks, bool write, hsm_texts *texts,
+                                            hsm_options *out);
 TPKS_CHECK tpks_result keystore_hsm_open(TPKS *ks, bool write, HSM **out);
 /* Forgets the DEK. */
 void keystore_lock(TPKS *ks);
@@ -68,6 +76,23 @@ typedef tpks_result apply_fn(TPKS *ks, const void *arg);
 TPKS_CHECK tpks_result keystore_change(TPKS *ks, prepare_fn *prepare, apply_fn *apply,
                                        const void *arg);
 TPKS_CHECK tpks_result keystore_check_writable(const TPKS *ks);
+TPKS_CHECK tpks_result keystore_check_policy(unsigned policy);
+/* A record without key, sealed under nothing yet. */
+TPKS_CHECK tpks_result keystore_new_record(TPKS *ks, const char *name, unsigned policy,
+                                           TPKS_RECORD **out);
+/* Seal what `pkcs8` is and write the record, as one change each. An updated record is one more than
+ * the stored version. */
+TPKS_CHECK tpks_result keystore_insert_record(TPKS *ks, TPKS_RECORD *record,
+                                              const TPKS_SECRET *pkcs8);
+TPKS_CHECK tpks_result keystore_update_record(TPKS *ks, TPKS_RECORD *record,
+                                              const TPKS_SECRET *pkcs8);
+TPKS_CHECK tpks_result keystore_delete_record(TPKS *ks, const TPKS_RECORD *record);
+
+/* ---- find.c ---- */
+
+/* Opens what is sealed: the key, or for one that lives in a token the proof of the record. */
+TPKS_CHECK tpks_result keystore_open_record(TPKS *ks, const TPKS_RECORD *record,
+                                            TPKS_SECRET **pkcs8);
 
 /* ---- unlock.c ---- */
 

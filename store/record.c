@@ -10,6 +10,8 @@
 #include "error.h"
 #include "secret.h"
 
+#define TOKEN_FILLER_SIZE 32
+
 void tpks_record_free(TPKS_RECORD *record)
 {
     if (record == NULL)
@@ -205,11 +207,28 @@ tpks_result record_check_written(const TPKS_RECORD *stored, const TPKS_RECORD *w
     return TPKS_OK;
 }
 
+TPKS_SECRET *record_token_filler(void)
+{
+    return tpks_secret_new(TOKEN_FILLER_SIZE);
+}
+
+static tpks_result check_filler(const TPKS_RECORD *record, const TPKS_SECRET *opened)
+{
+    static const unsigned char zeros[TOKEN_FILLER_SIZE];
+
+    if (record->seal_algorithm != SEAL_TOKEN ||
+        (tpks_secret_size(opened) == sizeof(zeros) &&
+         memcmp(tpks_secret_data_const(opened), zeros, sizeof(zeros)) == 0))
+        return TPKS_OK;
+    return fail(TPKS_TAMPERED, "record \"%s\" has something else than a key of a token",
+                record->name);
+}
+
 tpks_result record_open(const TPKS_RECORD *record, DEK *dek, TPKS_SECRET **pkcs8)
 {
     CANONICAL about = {0};
 
-    if (record->seal_algorithm != SEAL_GCM)
+    if (record->seal_algorithm != SEAL_GCM && record->seal_algorithm != SEAL_TOKEN)
         return fail(TPKS_NEWER_FORMAT,
                     "record \"%s\" is sealed with algorithm %llu, which this version does not know",
                     record->name, (unsigned long long)record->seal_algorithm);
@@ -217,22 +236,21 @@ tpks_result record_open(const TPKS_RECORD *record, DEK *dek, TPKS_SECRET **pkcs8
         return fail(TPKS_TAMPERED, "record \"%s\": the sealed key has an impossible length",
                     record->name);
     encode_record(&about, record);
-    TPKS_SECRET *opened = tpks_secret_new(record->sealed.size);
+    SECRET *opened = tpks_secret_new(record->sealed.size);
     if (opened == NULL)
         return fail_memory();
     tpks_result result = dek_open(dek, DOMAIN_RECORD, &about, record->nonce, record->sealed.data,
                                   record->sealed.size, tpks_secret_data(opened));
-    if (result != TPKS_OK) {
-        tpks_secret_free(opened);
-        if (result == TPKS_TAMPERED)
-            return fail(TPKS_TAMPERED,
-                        "record \"%s\" was changed by someone without the DEK, or belongs to "
-                        "another keystore: restore it from a backup",
-                        record->name);
-        return result;
-    }
+    if (result == TPKS_TAMPERED)
+        return fail(TPKS_TAMPERED,
+                    "record \"%s\" was changed by someone without the DEK, or belongs to "
+                    "another keystore: restore it from a backup",
+                    record->name);
+    TRY(result);
     tpks_secret_shrink(opened, record->sealed.size - TAG_SIZE);
+    TRY(check_filler(record, opened));
     *pkcs8 = opened;
+    opened = NULL;
     return TPKS_OK;
 }
 
@@ -243,7 +261,6 @@ tpks_result record_seal(OSSL_LIB_CTX *libctx, TPKS_RECORD *record, DEK *dek,
     SECRET *again = NULL;
     size_t size = tpks_secret_size(pkcs8);
 
-    record->seal_algorithm = SEAL_GCM;
     encode_record(&about, record);
     OPENSSL_free(record->sealed.data);
     record->sealed.size = size + TAG_SIZE;
@@ -496,6 +513,13 @@ static bool halves_agree(OSSL_LIB_CTX *libctx, EVP_PKEY *key)
 
     EVP_PKEY_CTX_free(ctx);
     return agree == 1 || agree == -2;
+}
+
+tpks_result record_set_spki(OSSL_LIB_CTX *libctx, TPKS_RECORD *record, const unsigned char *spki,
+                            size_t size)
+{
+    TRY(bytes_set(&record->spki, spki, size));
+    return sha256(libctx, spki, size, record->spki_sha256);
 }
 
 static tpks_result spki_of(EVP_PKEY *key, bytes *spki)

@@ -54,10 +54,23 @@ static inline void record_free_at(TPKS_RECORD **record)
 }
 #define RECORD __attribute__((cleanup(record_free_at))) TPKS_RECORD
 
-/* Seals `pkcs8` for the record as its columns now are, and opens it again as proof. */
+/*
+ * A record whose key is being made in a token, or destroyed there, has no public half yet, or any
+ * more. After a crash it explains what is on the token. It is not found by anyone who wants a key.
+ */
+static inline bool record_is_unfinished(const TPKS_RECORD *record)
+{
+    return record->home == 0 && record->seal_algorithm == SEAL_TOKEN && record->spki.size == 0;
+}
+/* What is sealed in place of a key that lives in a token; NULL: no memory. */
+TPKS_SECRET *record_token_filler(void);
+
+/* Seals `pkcs8` for the record as its columns and seal algorithm now are, and opens it again as
+ * proof. */
 TPKS_CHECK tpks_result record_seal(OSSL_LIB_CTX *libctx, TPKS_RECORD *record, DEK *dek,
                                    const TPKS_SECRET *pkcs8);
-/* TPKS_TAMPERED if any column, the keystore or the DEK is not what it was sealed with. */
+/* TPKS_TAMPERED if any column, the keystore or the DEK is not what it was sealed with. The result
+ * is no key when it lives in a token. */
 TPKS_CHECK tpks_result record_open(const TPKS_RECORD *record, DEK *dek, TPKS_SECRET **pkcs8);
 
 /* Is what was read back, with its certificates, what was written? TPKS_DATABASE_UNAVAILABLE. */
@@ -68,6 +81,9 @@ TPKS_CHECK tpks_result record_check_certs(OSSL_LIB_CTX *libctx, const TPKS_RECOR
 /* Takes `certs` (NULL: none) in, checking that number 0 carries the record's public key. */
 TPKS_CHECK tpks_result record_set_certs(OSSL_LIB_CTX *libctx, TPKS_RECORD *record,
                                         const STACK_OF(X509) * certs);
+/* Takes the public half (DER, or nothing: `size` 0) in. */
+TPKS_CHECK tpks_result record_set_spki(OSSL_LIB_CTX *libctx, TPKS_RECORD *record,
+                                       const unsigned char *spki, size_t size);
 /* Takes key type and public half from a PKCS#8 DER key, which must be whole, supported and
  * consistent. */
 TPKS_CHECK tpks_result record_set_key(OSSL_LIB_CTX *libctx, TPKS_RECORD *record,

@@ -5,22 +5,29 @@
 #include "file.h"
 #include "keystore_internal.h"
 
-tpks_result keystore_hsm_open(TPKS *ks, bool write, HSM **out)
+tpks_result keystore_hsm_options(const TPKS *ks, bool write, hsm_texts *texts, hsm_options *out)
 {
-    char label[320], locks[PATH_SIZE];
-
-    keystore_describe(ks, label, sizeof(label));
-    hsm_options options = {
+    keystore_describe(ks, texts->label, sizeof(texts->label));
+    *out = (hsm_options){
         .token_uri = keystore_token(ks),
-        .lock_dir = keystore_lock_dir(ks, locks),
+        .lock_dir = keystore_lock_dir(ks, texts->locks),
         .keep = strcmp(keystore_setting(ks, "hsm-session"), "process") == 0,
         .write = write,
         .ask = ks->ask,
         .ask_arg = ks->ask_arg,
-        .keystore_label = label,
+        .keystore_label = texts->label,
     };
-    if (options.token_uri == NULL)
-        return fail(TPKS_BAD_CONFIG, "the configuration of %s names no `token`", label);
+    if (out->token_uri == NULL)
+        return fail(TPKS_BAD_CONFIG, "the configuration of %s names no `token`", texts->label);
+    return TPKS_OK;
+}
+
+tpks_result keystore_hsm_open(TPKS *ks, bool write, HSM **out)
+{
+    hsm_texts texts;
+    hsm_options options;
+
+    TRY(keystore_hsm_options(ks, write, &texts, &options));
     return hsm_open(&options, out);
 }
 

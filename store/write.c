@@ -218,7 +218,7 @@ static tpks_result apply_delete(TPKS *ks, const void *arg)
     return native_delete_record(&ks->d, arg);
 }
 
-static tpks_result new_record(TPKS *ks, const char *name, unsigned policy, TPKS_RECORD **out)
+tpks_result keystore_new_record(TPKS *ks, const char *name, unsigned policy, TPKS_RECORD **out)
 {
     RECORD *record = OPENSSL_zalloc(sizeof(*record));
 
@@ -233,17 +233,35 @@ static tpks_result new_record(TPKS *ks, const char *name, unsigned policy, TPKS_
     TRY(random_public(ks->libctx, record->id, TPKS_ID_SIZE));
     record->version = 1;
     record->policy = policy;
+    record->seal_algorithm = SEAL_GCM;
     record->created = record->changed = (int64_t)time(NULL);
     *out = record;
     record = NULL;
     return TPKS_OK;
 }
 
-static tpks_result check_policy(unsigned policy)
+tpks_result keystore_check_policy(unsigned policy)
 {
     if ((policy & ~(unsigned)(TPKS_MAY_SIGN | TPKS_MAY_DECRYPT | TPKS_MAY_AGREE)) != 0)
         return fail(TPKS_BAD_INPUT, "unknown policy bits");
     return TPKS_OK;
+}
+
+tpks_result keystore_insert_record(TPKS *ks, TPKS_RECORD *record, const TPKS_SECRET *pkcs8)
+{
+    TRY(record_seal(ks->libctx, record, ks->dek, pkcs8));
+    return keystore_change(ks, NULL, apply_insert, record);
+}
+
+tpks_result keystore_update_record(TPKS *ks, TPKS_RECORD *record, const TPKS_SECRET *pkcs8)
+{
+    TRY(record_seal(ks->libctx, record, ks->dek, pkcs8));
+    return keystore_change(ks, NULL, apply_update, record);
+}
+
+tpks_result keystore_delete_record(TPKS *ks, const TPKS_RECORD *record)
+{
+    return keystore_change(ks, NULL, apply_delete, record);
 }
 
 tpks_result tpks_add(TPKS *ks, const char *name, const TPKS_SECRET *pkcs8,
@@ -254,13 +272,12 @@ tpks_result tpks_add(TPKS *ks, const char *name, const TPKS_SECRET *pkcs8,
 
     TRY(keystore_check_writable(ks));
     TRY(tpks_name_check(name));
-    TRY(check_policy(policy));
+    TRY(keystore_check_policy(policy));
     TRY(tpks_unlock(ks));
-    TRY(new_record(ks, name, policy, &record));
+    TRY(keystore_new_record(ks, name, policy, &record));
     TRY(record_set_key(ks->libctx, record, pkcs8));
     TRY(record_set_certs(ks->libctx, record, certs));
-    TRY(record_seal(ks->libctx, record, ks->dek, pkcs8));
-    TRY(keystore_change(ks, NULL, apply_insert, record));
+    TRY(keystore_insert_record(ks, record, pkcs8));
     if (id != NULL)
         memcpy(id, record->id, TPKS_ID_SIZE);
     tpks_log(ks, "record-added", name, TPKS_OK);
@@ -272,7 +289,7 @@ static tpks_result start_update(TPKS *ks, const TPKS_RECORD *record, TPKS_SECRET
                                 TPKS_RECORD **out)
 {
     TRY(keystore_check_writable(ks));
-    TRY(tpks_load_key(ks, record, pkcs8));
+    TRY(keystore_open_record(ks, record, pkcs8));
     TRY(record_copy(record, out));
     (*out)->version++;
     (*out)->changed = (int64_t)time(NULL);
@@ -282,8 +299,7 @@ static tpks_result start_update(TPKS *ks, const TPKS_RECORD *record, TPKS_SECRET
 static tpks_result finish_update(TPKS *ks, TPKS_RECORD *record, const TPKS_SECRET *pkcs8,
                                  const char *event)
 {
-    TRY(record_seal(ks->libctx, record, ks->dek, pkcs8));
-    TRY(keystore_change(ks, NULL, apply_update, record));
+    TRY(keystore_update_record(ks, record, pkcs8));
     tpks_log(ks, event, record->name, TPKS_OK);
     return TPKS_OK;
 }
@@ -295,6 +311,11 @@ tpks_result tpks_set_cert(TPKS *ks, const TPKS_RECORD *record, const TPKS_SECRET
     RECORD *next = NULL;
     SECRET *old = NULL;
 
+    if (pkcs8 != NULL && tpks_record_home(record) == TPKS_HOME_TOKEN)
+        return fail(TPKS_UNSUPPORTED,
+                    "the key of \"%s\" lives in a token: it can't be replaced by one from a file; "
+                    "import that under another name, and rename",
+                    record->name);
     TRY(start_update(ks, record, &old, &next));
     if (pkcs8 != NULL)
         TRY(record_set_key(ks->libctx, next, pkcs8));
@@ -308,7 +329,7 @@ tpks_result tpks_set_policy(TPKS *ks, const TPKS_RECORD *record, unsigned policy
     RECORD *next = NULL;
     SECRET *pkcs8 = NULL;
 
-    TRY(check_policy(policy));
+    TRY(keystore_check_policy(policy));
     TRY(start_update(ks, record, &pkcs8, &next));
     next->policy = policy;
     return finish_update(ks, next, pkcs8, "policy-set");
@@ -335,7 +356,7 @@ tpks_result tpks_remove(TPKS *ks, const TPKS_RECORD *record)
 
     TRY(keystore_check_writable(ks));
     TRY(tpks_unlock(ks));
-    TRY(keystore_change(ks, NULL, apply_delete, record));
+    TRY(keystore_delete_record(ks, record));
     tpks_log(ks, "record-removed", record->name, TPKS_OK);
     return TPKS_OK;
 }

@@ -290,9 +290,9 @@ START_TEST(result_names)
     ck_assert_str_eq(tpks_result_name(TPKS_KEK_MISSING), "kek-missing");
     ck_assert_str_eq(tpks_result_name(TPKS_UNINITIALIZED), "uninitialized");
     ck_assert_str_eq(tpks_result_name(TPKS_INTERNAL), "internal");
-    ck_assert_str_eq(tpks_result_name((tpks_result)26), "unknown");
+    ck_assert_str_eq(tpks_result_name((tpks_result)27), "unknown");
     ck_assert_str_eq(tpks_result_name((tpks_result)-1), "unknown");
-    for (int i = 0; i <= TPKS_INTERNAL; i++)
+    for (int i = 0; i <= TPKS_KEY_MISSING; i++)
         ck_assert_str_ne(tpks_result_name((tpks_result)i), "unknown");
 }
 END_TEST

@@ -1,0 +1,446 @@
+/*
+ * hsm_key.c - keys inside a token: found once for each login, tried again when the token was away
+ *
+ * What a key knows of the token belongs to one process id. A forked child makes its own, and only
+ * keeps the parent's reachable. The mutex inside is held for a few instructions only and is the
+ * last one in the lock order.
+ */
+#include "hsm_key_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/crypto.h>
+
+#define OPERATION_TRIES 3 /* the first one; after finding the key again; after a new login */
+
+/* A key's place in the token, as one process knows it. */
+struct key_state {
+    struct key_state *older;
+    struct hsm_process *process;
+    struct hsm_connection *connection; /* a keeper */
+    pthread_mutex_t mutex;
+    bool found;
+    uint64_t generation; /* of the connection, at which `object` is good */
+    CK_OBJECT_HANDLE object;
+};
+
+struct hsm_key {
+    char *token_uri, *lock_dir, *keystore_label;
+    char *name, *serial, *label;
+    unsigned char *id;
+    size_t id_size;
+    struct key_public public;
+    _Atomic(struct key_state *) state;
+};
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+void hsm_key_free(HSM_KEY *key)
+{
+    if (key == NULL)
+        return;
+    struct key_state *state = atomic_load(&key->state);
+    while (state != NULL) {
+        struct key_state *older = state->older;
+        free(state);
+        state = older;
+    }
+    key_public_clear(&key->public);
+    OPENSSL_free(key->token_uri);
+    OPENSSL_free(key->lock_dir);
+    OPENSSL_free(key->keystore_label);
+    OPENSSL_free(key->name);
+    OPENSSL_free(key->serial);
+    OPENSSL_free(key->label);
+    OPENSSL_free(key->id);
+    OPENSSL_free(key);
+}
+
+static bool copy_text(char **out, const char *text)
+{
+    if (text != NULL)
+        *out = OPENSSL_strdup(text);
+    return text == NULL || *out != NULL;
+}
+
+static tpks_result key_fill(HSM_KEY *key, const hsm_options *options, const hsm_key_lookup *lookup)
+{
+    key->id_size = lookup->id_size;
+    if (lookup->id_size > 0)
+        key->id = OPENSSL_memdup(lookup->id, lookup->id_size);
+    if (!copy_text(&key->token_uri, options->token_uri) ||
+        !copy_text(&key->lock_dir, options->lock_dir) ||
+        !copy_text(&key->keystore_label, options->keystore_label) ||
+        !copy_text(&key->name, lookup->name) || !copy_text(&key->serial, lookup->serial) ||
+        !copy_text(&key->label, lookup->label) || (lookup->id_size > 0 && key->id == NULL))
+        return fail_memory();
+    return key_public_set(&key->public, lookup->spki, lookup->spki_size);
+}
+
+static tpks_result state_new(const HSM_KEY *key, struct hsm_process *process,
+                             struct key_state **out)
+{
+    const hsm_options options = {.token_uri = key->token_uri,
+                                 .lock_dir = key->lock_dir,
+                                 .keep = true,
+                                 .keystore_label = key->keystore_label};
+    struct hsm_connection *connection = NULL;
+
+    TRY(keeper_join(process, &options, &connection));
+    *out = calloc(1, sizeof(**out));
+    if (*out == NULL)
+        return fail_memory();
+    (*out)->process = process;
+    (*out)->connection = connection;
+    pthread_mutex_init(&(*out)->mutex, NULL);
+    return TPKS_OK;
+}
+
+/* This process's own. */
+static tpks_result state_get(HSM_KEY *key, struct hsm_process *process, struct key_state **out)
+{
+    struct key_state *fresh = NULL;
+
+    *out = atomic_load(&key->state);
+    if (*out != NULL && (*out)->process == process)
+        return TPKS_OK;
+    TRY(state_new(key, process, &fresh));
+    fresh->older = *out;
+    if (atomic_compare_exchange_strong(&key->state, out, fresh))
+        *out = fresh;
+    else
+        free(fresh);
+    return TPKS_OK;
+}
+
+/* ---- finding --------------------------------------------------------------------------------- */
+
+struct key_find_job {
+    struct keeper_job base;
+    const HSM_KEY *key;
+    CK_ULONG count;
+    CK_OBJECT_HANDLE object;
+    struct key_proof proof;
+};
+
+static CK_RV find_run(struct hsm_connection *connection, struct keeper_job *base)
+{
+    struct key_find_job *job = (struct key_find_job *)base;
+    const HSM_KEY *key = job->key;
+    CK_FUNCTION_LIST *functions = connection->module->functions;
+    CK_OBJECT_CLASS class = CKO_PRIVATE_KEY;
+    CK_KEY_TYPE type = key->public.type;
+    CK_OBJECT_HANDLE found[2];
+    CK_ATTRIBUTE template[] = {{CKA_CLASS, &class, sizeof(class)},
+                               {CKA_KEY_TYPE, &type, sizeof(type)},
+                               {CKA_ID, key->id, key->id_size}};
+
+    if (key->id_size == 0)
+        template[2] = (CK_ATTRIBUTE){CKA_LABEL, key->label, strlen(key->label)};
+    job->count = 0;
+    CK_RV rv = functions->C_FindObjectsInit(connection->session, template, 3);
+    if (rv != CKR_OK)
+        return rv;
+    rv = functions->C_FindObjects(connection->session, found, 2, &job->count);
+    CK_RV end = functions->C_FindObjectsFinal(connection->session);
+    rv = rv != CKR_OK ? rv : end;
+    if (rv != CKR_OK || job->count != 1)
+        return rv;
+    job->object = found[0];
+    return key_proof_take(connection, job->object, &key->public, &job->proof);
+}
+
+static tpks_result check_serial(const HSM_KEY *key, struct hsm_connection *connection)
+{
+    HOLD(&connection->mutex);
+
+    if (key->serial == NULL || *key->serial == '\0' || strcmp(key->serial, connection->serial) == 0)
+        return TPKS_OK;
+    return fail(TPKS_TOKEN_MISSING,
+                "the key of \"%s\" lives in the token with serial %s, but the token of this "
+                "configuration is \"%s\" with serial %s: put that token in, or correct `token`",
+                key->name, key->serial, connection->label, connection->serial);
+}
+
+static tpks_result search(struct hsm_connection *connection, const struct hsm_caller *caller,
+                          struct key_find_job *job)
+{
+    CK_RV rv;
+
+    TRY(keeper_run(connection, caller, &job->base, &rv));
+    if (rv == CKR_KEY_FUNCTION_NOT_PERMITTED)
+        return fail(TPKS_NOT_PERMITTED,
+                    "the key of \"%s\" on token \"%s\" may not sign, so it can't show that it is "
+                    "the right one",
+                    job->key->name, connection->label);
+    if (rv != CKR_OK)
+        return fail_ckr(ckr_result(rv), connection, "searching the key", rv);
+    return check_serial(job->key, connection);
+}
+
+/* A module that was initialised long ago does not see that a token was replaced. */
+static tpks_result look_anew(struct hsm_connection *connection, const struct hsm_caller *caller,
+                             struct key_find_job *job)
+{
+    if (connection_missed_lately(connection))
+        return TPKS_OK;
+    TRY(connection_recover(connection, caller, job->base.generation, RECOVER_MODULE));
+    TRY(search(connection, caller, job));
+    if (job->count == 0)
+        connection_note_missing(connection);
+    return TPKS_OK;
+}
+
+static tpks_result check_found(const struct hsm_connection *connection,
+                               const struct key_find_job *job)
+{
+    const char *how = job->key->id_size > 0 ? "CKA_ID" : "CKA_LABEL";
+
+    if (job->count == 0)
+        return fail(TPKS_KEY_MISSING,
+                    "the key of \"%s\" is not on token \"%s\" (%s): it was destroyed, or the token "
+                    "is an older copy; such a key has no backup: make a new one",
+                    job->key->name, connection->label, connection->module->file);
+    if (job->count > 1)
+        return fail(TPKS_MISMATCH,
+                    "token \"%s\" (%s) has several keys with the %s of \"%s\": destroy those that "
+                    "do not belong there",
+                    connection->label, connection->module->file, how, job->key->name);
+    if (!key_proof_holds(&job->key->public, &job->proof))
+        return fail(TPKS_MISMATCH,
+                    "the key on token \"%s\" (%s) with the %s of \"%s\" is another key than the "
+                    "record's public key: it was replaced, or the wrong token is in",
+                    connection->label, connection->module->file, how, job->key->name);
+    return TPKS_OK;
+}
+
+static void keep_object(struct key_state *state, const struct key_find_job *job)
+{
+    HOLD(&state->mutex);
+    state->object = job->object;
+    state->generation = job->base.generation;
+    state->found = true;
+}
+
+static tpks_result find_key(HSM_KEY *key, struct key_state *state, const struct hsm_caller *caller)
+{
+    struct hsm_connection *connection = state->connection;
+    struct key_find_job job = {.base.run = find_run, .key = key};
+
+    TRY(connection_open(connection, caller));
+    TRY(check_serial(key, connection));
+    TRY(search(connection, caller, &job));
+    if (job.count == 0)
+        TRY(look_anew(connection, caller, &job));
+    TRY(check_found(connection, &job));
+    keep_object(state, &job);
+    return TPKS_OK;
+}
+
+static bool object_at(struct key_state *state, uint64_t generation, CK_OBJECT_HANDLE *object)
+{
+    HOLD(&state->mutex);
+    *object = state->object;
+    return state->found && state->generation == generation;
+}
+
+static void forget_object(struct key_state *state, uint64_t generation)
+{
+    HOLD(&state->mutex);
+    if (state->generation == generation)
+        state->found = false;
+}
+
+/* ---- operations ------------------------------------------------------------------------------ */
+
+/* One use of the key: what was answered, and at which generation. */
+struct key_use {
+    HSM_KEY *key;
+    struct key_state *state;
+    struct key_job *job;
+    struct hsm_caller caller;
+    CK_RV rv;
+    uint64_t generation;
+};
+
+/*
+ * While this thread has a session of the pool nobody logs in anew, so a handle that is good at the
+ * present generation stays so until the session is given back.
+ */
+static void operate(struct key_use *use)
+{
+    struct hsm_connection *connection = use->state->connection;
+    CK_SESSION_HANDLE session;
+    CK_OBJECT_HANDLE object;
+
+    use->generation = connection_generation(connection);
+    use->rv = session_take(connection, &session);
+    if (use->rv != CKR_OK)
+        return;
+    use->generation = connection_generation(connection);
+    if (object_at(use->state, use->generation, &object))
+        use->rv = key_job_run(connection->module->functions, session, object, use->job);
+    else
+        use->rv = CKR_KEY_HANDLE_INVALID;
+    session_give(connection, session, use->rv != CKR_OK);
+}
+
+static bool is_ambiguous(CK_RV rv)
+{
+    return rv == CKR_GENERAL_ERROR || rv == CKR_FUNCTION_FAILED;
+}
+
+/*
+ * Makes ready for one more try, or says that it would not help. CKR_GENERAL_ERROR may speak of the
+ * data or of the token: one that finds its key as before is well.
+ */
+static tpks_result prepare_again(struct key_use *use, bool *again)
+{
+    struct hsm_connection *connection = use->state->connection;
+    enum recovery recovery = recovery_for(use->rv, true);
+
+    *again = recovery != RECOVER_NOT;
+    if (recovery == RECOVER_HANDLES)
+        forget_object(use->state, use->generation);
+    else if (*again)
+        return connection_recover(connection, &use->caller, use->generation, recovery);
+    if (!is_ambiguous(use->rv))
+        return TPKS_OK;
+    TRY(find_key(use->key, use->state, &use->caller));
+    *again = !use->job->decrypt || connection_generation(connection) != use->generation;
+    return TPKS_OK;
+}
+
+static bool is_bad_data(const struct key_use *use)
+{
+    switch (use->rv) {
+    case CKR_DATA_INVALID:
+    case CKR_DATA_LEN_RANGE:
+    case CKR_ENCRYPTED_DATA_INVALID:
+    case CKR_ENCRYPTED_DATA_LEN_RANGE:
+    case CKR_BUFFER_TOO_SMALL:
+        return true;
+    default:
+        return use->job->decrypt && is_ambiguous(use->rv);
+    }
+}
+
+static tpks_result operation_result(const struct key_use *use)
+{
+    const struct hsm_connection *connection = use->state->connection;
+    const char *what = use->job->decrypt ? "decrypt" : "sign";
+
+    if (use->rv == CKR_OK)
+        return TPKS_OK;
+    if (is_bad_data(use))
+        return fail(TPKS_BAD_INPUT, "token \"%s\" can't %s this with the key of \"%s\"",
+                    connection->label, what, use->key->name);
+    if (use->rv == CKR_KEY_FUNCTION_NOT_PERMITTED)
+        return fail(TPKS_NOT_PERMITTED,
+                    "the key of \"%s\" was made in token \"%s\" without the right to %s",
+                    use->key->name, connection->label, what);
+    if (ckr_result(use->rv) == TPKS_UNSUPPORTED)
+        return fail(TPKS_UNSUPPORTED,
+                    "token \"%s\" (%s) can't %s so: %s (CKR 0x%lx): use another padding or digest",
+                    connection->label, connection->module->file, what, p11_kit_strerror(use->rv),
+                    (unsigned long)use->rv);
+    return fail_ckr(ckr_result(use->rv), connection, use->job->decrypt ? "C_Decrypt" : "C_Sign",
+                    use->rv);
+}
+
+static bool is_found(struct key_state *state)
+{
+    CK_OBJECT_HANDLE object;
+    return object_at(state, connection_generation(state->connection), &object);
+}
+
+static tpks_result use_key(HSM_KEY *key, struct key_job *job)
+{
+    HSM_GUARD guard;
+    struct key_use use = {.key = key, .job = job, .caller = {NULL, NULL, key->keystore_label}};
+
+    TRY(hsm_enter(&guard, NULL));
+    TRY(state_get(key, guard.process, &use.state));
+    for (unsigned tries = 1;; tries++) {
+        bool again = false;
+        if (!is_found(use.state))
+            TRY(find_key(key, use.state, &use.caller));
+        operate(&use);
+        if (use.rv != CKR_OK && tries < OPERATION_TRIES)
+            TRY(prepare_again(&use, &again));
+        if (!again)
+            return operation_result(&use);
+    }
+}
+
+tpks_result hsm_key_sign(HSM_KEY *key, const tpks_token_op *op, const unsigned char *in,
+                         size_t in_size, unsigned char *out, size_t *out_size)
+{
+    const struct key_public *public = &key->public;
+    size_t expected = public->type == CKK_RSA ? public->size : 2 * public->size;
+    struct key_job job = {.in = in, .in_size = in_size, .out = out, .out_room = *out_size};
+
+    TRY(key_job_set(&job, public, false, op));
+    if (*out_size < expected)
+        return fail(TPKS_BAD_INPUT, "a signature of \"%s\" needs %zu bytes, not %zu", key->name,
+                    expected, *out_size);
+    TRY(use_key(key, &job));
+    if (job.out_size != expected)
+        return fail(TPKS_HSM_UNAVAILABLE,
+                    "the token gives signatures of %zu bytes for \"%s\", not %zu", job.out_size,
+                    key->name, expected);
+    *out_size = job.out_size;
+    return TPKS_OK;
+}
+
+/* Some modules write as much as the modulus has before they take the padding off. */
+tpks_result hsm_key_decrypt(HSM_KEY *key, const tpks_token_op *op, const unsigned char *in,
+                            size_t in_size, unsigned char *out, size_t *out_size)
+{
+    unsigned char plain[KEY_BYTES_MAX];
+    struct key_job job = {.in = in, .in_size = in_size, .out = plain, .out_room = sizeof(plain)};
+    tpks_result result = key_job_set(&job, &key->public, true, op);
+
+    if (result == TPKS_OK)
+        result = use_key(key, &job);
+    if (result == TPKS_OK && (job.out_size > *out_size || job.out_size > sizeof(plain)))
+        result = fail(TPKS_BAD_INPUT, "what \"%s\" decrypts needs %zu bytes, not %zu", key->name,
+                      job.out_size, *out_size);
+    if (result == TPKS_OK) {
+        memcpy(out, plain, job.out_size);
+        *out_size = job.out_size;
+    }
+    OPENSSL_cleanse(plain, sizeof(plain));
+    return result;
+}
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+static tpks_result open_key(HSM_KEY *key, const hsm_options *options)
+{
+    HSM_GUARD guard;
+    const struct hsm_caller caller = {options->ask, options->ask_arg, key->keystore_label};
+    struct key_state *state = NULL;
+
+    TRY(hsm_enter(&guard, NULL));
+    TRY(state_get(key, guard.process, &state));
+    return find_key(key, state, &caller);
+}
+
+tpks_result hsm_key_open(const hsm_options *options, const hsm_key_lookup *lookup, HSM_KEY **out)
+{
+    HSM_KEY *key = OPENSSL_zalloc(sizeof(*key));
+
+    if (key == NULL)
+        return fail_memory();
+    tpks_result result = key_fill(key, options, lookup);
+    if (result == TPKS_OK)
+        result = open_key(key, options);
+    if (result != TPKS_OK) {
+        hsm_key_free(key);
+        return result;
+    }
+    *out = key;
+    return TPKS_OK;
+}
