@@ -154,8 +154,10 @@ class Trustpoint:
         return self.only("management_pkcs11token")["label"], ""
 
     def kek_label(self):
-        return (self.only("app_secret_pkcs11_config")["kek_label"] if self.generation == 2
-                else "trustpoint-kek")
+        if self.generation == 2:
+            return self.only("app_secret_pkcs11_config")["kek_label"]
+        rows = self.by("pki_pkcs11key", id=self.only("management_pkcs11token")["kek_id"])
+        return rows[0]["key_label"] if rows else "trustpoint-kek"
 
     def open(self):
         if self.has_token():
@@ -182,10 +184,9 @@ class Trustpoint:
         token_row = self.only("management_pkcs11token")
         wrapped = blob(token_row["encrypted_dek"])
         COUNT.check(len(wrapped) == 40, f"the wrapped DEK has 40 bytes: {len(wrapped)}")
-        rows = self.by("pki_pkcs11key", id=token_row["kek_id"])
-        COUNT.check(len(rows) == 1 and rows[0]["key_label"] == self.kek_label()
-                    and rows[0]["token_label"] == token_row["label"]
-                    and rows[0]["key_type"] == "aes", "kek_id names the row of the KEK")
+        for row in self.by("pki_pkcs11key", id=token_row["kek_id"]):
+            COUNT.check(row["token_label"] == token_row["label"] and row["key_type"] == "aes",
+                        "kek_id names the row of a KEK")
         return self.token.decrypt(kek, pkcs11.CKM_AES_ECB, wrapped[8:])
 
     def unwrap_current(self, kek):
@@ -327,7 +328,17 @@ class Trustpoint:
         for number, entry in wanted.items():
             if COUNT.check(number in rows, f"credential {number} is there"):
                 self.check_one(rows[number], entry)
+        for entry in expected.get("managed_keys", ()):
+            self.check_lone_key(entry)
         self.check_active(wanted)
+
+    def check_lone_key(self, entry):
+        """A managed key that no credential uses; there is no certificate to hold against it."""
+        where, key = self.managed_key(entry["id"])
+        COUNT.check(where == entry["key_location"], f"key {entry['alias']} is {where}")
+        if where != "hsm":
+            COUNT.check(spki(key.public_key()) == entry["spki_sha256"],
+                        f"key {entry['alias']}: SPKI")
 
     def check_active(self, wanted):
         active = self.only("pki_activetrustpointtlsservercredentialmodel").get("credential_id")
@@ -443,6 +454,17 @@ def compare_rows(trustpoint, before, restore):
                         f"{table} {key}: unchanged: {changed}")
 
 
+def check_restored(trustpoint):
+    """What Trustpoint needs besides to find the new KEK."""
+    if trustpoint.generation == 1:
+        COUNT.check(trustpoint.only("management_pkcs11token")["kek_id"] is not None,
+                    "kek_id is set")
+    else:
+        wrapped = blob(trustpoint.only("app_secret_pkcs11_config")["wrapped_dek"])
+        COUNT.check(wrapped.startswith(b"tpsec:pkcs11:cwrap:v1:") and len(wrapped) == 62,
+                    f"the DEK is wrapped with AES key wrap: {wrapped[:22]}, {len(wrapped)} bytes")
+
+
 def by_key(rows):
     """By the first column, the primary key of every table."""
     key = next((name for name in ("id", "singleton_id", "backend_id", "profile_id",
@@ -494,6 +516,8 @@ def main():
     if args.before:
         before, restore = load(args.before), args.changed == "restore"
         compare_rows(trustpoint, before["tables"], restore)
+        if restore:
+            check_restored(trustpoint)
         if objects is not None:
             compare_objects(trustpoint, before["objects"], objects, restore)
     if not args.no_open:

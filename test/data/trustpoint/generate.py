@@ -36,6 +36,7 @@ NO_ENCRYPTION = serialization.NoEncryption()
 NOW = datetime.datetime(2025, 12, 17, 10, 20, 30)
 CERTIFICATE_YEARS = 9
 FIELD_V2 = b"trustpoint-app-secrets-v1"
+DEVELOPMENT_PASSWORD = b"trustpoint-development-software-backend-secret"
 ODD_NAMES = {
     "ca": "Werk Süd/Linie 1; 100 % & mehr?#",
     "alias": "alias+with spaces=1&type=cert",
@@ -458,7 +459,8 @@ def to_postgres(sql):
     """One of the statements of --many, which count with a recursive query in SQLite."""
     return (re.sub(r"^WITH RECURSIVE count\(n\) AS \(.*?LIMIT (\d+)\) ",
                    r"WITH count(n) AS (SELECT generate_series(1, \1)) ", sql)
-            .replace("printf('%064X', n)", "upper(lpad(to_hex(n), 64, '0'))") + ";")
+            .replace("printf('%064X', n)", "upper(lpad(to_hex(n), 64, '0'))")
+            .replace("printf('%032x', n)", "lpad(to_hex(n), 32, '0')::uuid") + ";")
 
 
 # ---- what the options do --------------------------------------------------------------------
@@ -474,6 +476,34 @@ def apply_kek(fixture, state):
             fixture.token().destroy(kek)
     if state in ("foreign", "duplicate"):
         fixture.new_kek()
+
+
+def apply_kek_label(fixture, label):
+    """Another label; and another AES key on the token, which is nobody's KEK."""
+    for kek in fixture.keks():
+        fixture.token().set(kek, label=label)
+    fixture.expected["kek_label"] = "bystander"
+    fixture.new_kek()
+    fixture.expected["kek_label"] = label
+    if fixture.legacy:
+        fixture.run("UPDATE pki_pkcs11key SET key_label = ? WHERE key_type = 'aes'", label)
+    else:
+        fixture.run("UPDATE app_secret_pkcs11_config SET kek_label = ?", label)
+
+
+def apply_no_kek_row(fixture):
+    """0.4 and 0.5: the row of the KEK is gone, so that its label is the usual one."""
+    fixture.run("UPDATE management_pkcs11token SET kek_id = NULL")
+    fixture.run("DELETE FROM pki_pkcs11key WHERE key_type = 'aes'")
+
+
+def apply_serial(fixture):
+    """0.6: the token is named by its serial number as well."""
+    fixture.token()
+    serial = next(serial for _, label, serial in fixture.token().module.tokens()
+                  if label == fixture.expected["token_label"])
+    for table in ("app_secret_pkcs11_config", "crypto_provider_pkcs11_config"):
+        fixture.run(f"UPDATE {table} SET token_serial = ?", serial)
 
 
 def apply_protection(fixture, protection):
@@ -645,9 +675,10 @@ def apply_odd_names(fixture):
                     entries[0]["names"][name])
         for entry in entries:
             entry["names"][name] = new
-    # Two pairs of device and name that read alike once they are joined by a slash.
-    for device, common_name in (("press", "line/1"), ("press/line", "1")):
-        fixture.add_device_credential("slash", fixture.add_device(device), common_name)
+    # Two pairs of device and name that read alike once they are joined by a slash; and one that
+    # is longer than any name may be.
+    for device, common_name in (("press", "line/1"), ("press/line", "1"), ("ö" * 100, "ü" * 250)):
+        fixture.add_device_credential("odd", fixture.add_device(device), common_name)
 
 
 def apply_ambiguous(fixture):
@@ -692,6 +723,62 @@ def apply_keyless(fixture):
         fixture.add_issued(entry, device, "pending.fx-device-01")
 
 
+def apply_lone_keys(fixture):
+    """Managed keys of 0.6 that no credential uses (yet): one imported, and one in the token or in
+    Trustpoint's software storage."""
+    profile = fixture.one("SELECT id FROM crypto_provider_profile")[0]
+    in_token = fixture.expected["storage_type"] == "pkcs11"
+    fixture.expected["managed_keys"] = []
+    for alias, kind in (("lone import", "protected_import"),
+                        ("lone/other", "pkcs11" if in_token else "software")):
+        key, number = fixture.new_key(), fixture.bytes(16).hex()
+        row = dict(fixture.one("SELECT * FROM crypto_managed_key WHERE algorithm = 'ec'"))
+        fingerprint = sha256(key.public_key().public_bytes(DER, SPKI))
+        row.update(id=number, alias=alias, provider_label=alias,
+                   public_key_fingerprint_sha256=fingerprint)
+        fixture.insert("crypto_managed_key", **row)
+        bind = {"protected_import": bind_import, "pkcs11": bind_token,
+                "software": bind_software}[kind]
+        location = bind(fixture, key, alias, managed_key_id=number, provider_profile_id=profile)
+        fixture.expected["managed_keys"].append({
+            "id": number, "alias": alias, "key_location": location, "spki_sha256": fingerprint,
+            "pkcs8_sha256": sha256(pkcs8(key, DER)),
+            "key": {"type": "EC", "bits": 256, "curve": "secp256r1"}})
+
+
+def bind_import(fixture, key, _alias, **row):
+    text = base64.b64encode(pkcs8(key, DER)).decode()
+    fixture.insert("crypto_managed_key_protected_import_binding",
+                   key_handle=fixture.bytes(16).hex(), encryption_metadata="{}",
+                   encrypted_private_key_pkcs8_der_b64=fixture.seal(text), **row)
+    return "protected-import"
+
+
+def bind_software(fixture, key, _alias, **row):
+    sealed = key.private_bytes(
+        DER, serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(DEVELOPMENT_PASSWORD))
+    fixture.insert("crypto_managed_key_software_binding", key_handle=fixture.bytes(16).hex(),
+                   encryption_metadata="{}", encrypted_private_key_pkcs8_der=sealed, **row)
+    return "software-managed"
+
+
+def bind_token(fixture, key, alias, **row):
+    identifier = fixture.bytes(16)
+    p256 = bytes.fromhex("06082a8648ce3d030107")
+    point = key.public_key().public_bytes(serialization.Encoding.X962,
+                                          serialization.PublicFormat.UncompressedPoint)
+    fixture.token().create(token=True, private=True, sensitive=True, extractable=False, sign=True,
+                           key_type=pkcs11.CKK_EC, label=alias, id=identifier, ec_params=p256,
+                           value=key.private_numbers().private_value.to_bytes(32, "big"),
+                           **{"class": pkcs11.CKO_PRIVATE_KEY})
+    fixture.token().create(token=True, private=False, verify=True, key_type=pkcs11.CKK_EC,
+                           label=alias, id=identifier, ec_params=p256, ec_point=b"\x04\x41" + point,
+                           **{"class": pkcs11.CKO_PUBLIC_KEY})
+    fixture.insert("crypto_managed_key_pkcs11_binding", key_id_hex=identifier.hex(), **row)
+    return "hsm"
+
+
 def apply_plaintext(fixture, kind):
     """Keys in the clear although the configuration says HSM: of one kind, or all."""
     for entry in fixture.expected["credentials"]:
@@ -726,12 +813,12 @@ def apply_release_0_3(fixture):
 
 
 def apply_many(fixture, count):
-    """That many more credentials of a device, all with one key, each with a certificate row of
-    its own; and the indices that Django makes."""
+    """That many more devices with a credential each, all with one key, each with a certificate row
+    of its own; and the indices that Django makes."""
     model = fixture.credential("device-p384")
-    device = fixture.add_device("fx-many")
     base = {table: fixture.one(f'SELECT max(id) FROM "{table}"')[0] + 1
-            for table in ("pki_credentialmodel", "pki_certificatemodel", fixture.issued_table,
+            for table in ("devices_devicemodel", "pki_credentialmodel", "pki_certificatemodel",
+                          fixture.issued_table,
                           "pki_primarycredentialcertificate", "pki_certificatechainordermodel")}
     numbers = ("WITH RECURSIVE count(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM count"
                f" LIMIT {count}) ")
@@ -745,13 +832,17 @@ def apply_many(fixture, count):
 
     credential = f"{base['pki_credentialmodel']} + n"
     certificate = f"{base['pki_certificatemodel']} + n"
+    device = f"{base['devices_devicemodel']} + n"
     leaf, number = model["certificate_id"], model["credential_id"]
+    multiply("devices_devicemodel",
+             f"common_name = '{model['names']['device']}'", id=device,
+             common_name="'bulk-' || n", rfc_4122_uuid="printf('%032x', n)")
     multiply("pki_certificatemodel", f'"{"pki_certificatemodel"}".id = {leaf}', id=certificate,
              sha256_fingerprint="printf('%064X', n)")
     multiply("pki_credentialmodel", f'"pki_credentialmodel".id = {number}', id=credential,
              certificate_id=certificate)
     multiply(fixture.issued_table, f"credential_id = {number}", credential_id=credential,
-             id=f"{base[fixture.issued_table]} + n", device_id=str(device),
+             id=f"{base[fixture.issued_table]} + n", device_id=device,
              common_name="'bulk-' || n")
     multiply("pki_primarycredentialcertificate",
              f"credential_id = {number} AND certificate_id = {leaf}",
@@ -765,7 +856,7 @@ def apply_many(fixture, count):
                  credential_id=credential, primary_certificate_id=certificate)
     index_foreign_keys(fixture)
     fixture.expected["many"] = {
-        "count": count, "device": "fx-many", "issued_cn": "bulk-%d",
+        "count": count, "device": "bulk-%d", "issued_cn": "bulk-%d",
         "first_credential_id": base["pki_credentialmodel"] + 1, "key_of": number}
 
 
@@ -792,6 +883,9 @@ def parse_arguments():
     parser.add_argument("--seed", default="1")
     parser.add_argument("--release", choices=["0.3"])
     parser.add_argument("--kek", choices=["lost", "foreign", "duplicate", "token-lost"])
+    parser.add_argument("--kek-label", metavar="LABEL")
+    parser.add_argument("--no-kek-row", action="store_true")
+    parser.add_argument("--with-serial", action="store_true")
     parser.add_argument("--corrupt", choices=CORRUPTIONS)
     parser.add_argument("--dek-protection", choices=["cwrap", "cwrap-pad", "enc-cbc-pad",
                                                      "enc-cbc"])
@@ -805,6 +899,7 @@ def parse_arguments():
     parser.add_argument("--odd-names", action="store_true")
     parser.add_argument("--ambiguous", action="store_true")
     parser.add_argument("--keyless", action="store_true")
+    parser.add_argument("--lone-keys", action="store_true")
     parser.add_argument("--plaintext", metavar="KIND", help="a kind of expected.json, or all")
     parser.add_argument("--many", type=int, metavar="N")
     parser.add_argument("--no-postgres", action="store_true")
@@ -817,10 +912,11 @@ def main():
         args.sample = "legacy-0.4"
     fixture = Fixture(args.sample, args.out, args.seed)
     steps = [  # those that need the present KEK and keys come before those that spoil them
-        (args.dek_protection, apply_protection), (args.pads, apply_pads),
+        (args.kek_label, apply_kek_label), (args.no_kek_row, apply_no_kek_row),
+        (args.with_serial, apply_serial), (args.dek_protection, apply_protection), (args.pads, apply_pads),
         (args.chain, apply_chain), (args.renewed, apply_renewed),
         (args.self_listed, apply_self_listed), (args.ambiguous, apply_ambiguous),
-        (args.keyless, apply_keyless), (args.odd_names, apply_odd_names),
+        (args.keyless, apply_keyless), (args.lone_keys, apply_lone_keys), (args.odd_names, apply_odd_names),
         (args.plaintext, apply_plaintext), (args.release, apply_release_0_3),
         (args.no_backup, apply_no_backup), (args.many, apply_many),
         (args.corrupt, apply_corruption), (args.kek, apply_kek)]
