@@ -6,7 +6,9 @@
  * one database engine and nothing about keys. It exports one function, tpks_backend_entry.
  *
  * SQL text is the common subset of SQLite and PostgreSQL, with parameters $1, $2, ... A plugin
- * never builds SQL from values. A handle belongs to one thread and never survives a fork.
+ * never builds SQL from values. Columns come as SQLite has them: booleans as 0 and 1, UUIDs as 32
+ * hex digits, times as text "YYYY-MM-DD HH:MM:SS[.ffffff]" in UTC. A text given as a parameter may
+ * stand for any of these. A handle belongs to one thread and never survives a fork.
  */
 #ifndef TRUSTPOINT_BACKEND_H
 #define TRUSTPOINT_BACKEND_H
@@ -63,7 +65,8 @@ typedef struct tpks_backend {
     tpks_result (*open)(const char *location, tpks_db_mode mode, tpks_db **out);
     void (*close)(tpks_db *db);
 
-    /* Is another database now where this one was opened? Cheap. */
+    /* Is another database now where this one was opened, or was the connection lost? Cheap. Then
+       reading may be tried again from its start. */
     bool (*moved)(tpks_db *db);
 
     tpks_result (*identity)(tpks_db *db, tpks_db_identity *out);
@@ -88,7 +91,8 @@ typedef struct tpks_backend {
     tpks_value (*column)(tpks_rows *rows, int i);
     void (*finish)(tpks_rows *rows);
 
-    /* A consistent copy into a new file of mode 0600, synced together with its folder. */
+    /* A consistent copy into a new file of mode 0600, synced together with its folder. NULL: the
+       engine has none of its own. */
     tpks_result (*backup)(tpks_db *db, const char *path);
     /* The engine's own integrity check. */
     tpks_result (*check)(tpks_db *db);

@@ -87,8 +87,9 @@ static tpks_result check_store(const char *value)
         return fail(TPKS_BAD_CONFIG, "must be sqlite:/ABSOLUTE/PATH, or postgresql: and connection "
                                      "parameters such as service=trustpoint");
     if (strcasestr(value, "password") != NULL)
-        return fail(TPKS_BAD_CONFIG, "a password must not stand here: use a service file, "
-                                     "passfile= or peer authentication");
+        return fail(TPKS_BAD_CONFIG,
+                    "a password must not stand here: put it into ~/.pgpass, into the file that "
+                    "PGPASSFILE or passfile= names, or into a service file");
     return TPKS_OK;
 }
 

@@ -37,7 +37,7 @@ static tpks_result keep(void *arg, TPKS_RECORD *record)
     return f->first == NULL ? record_copy(record, &f->first) : TPKS_OK;
 }
 
-static tpks_result search(TPKS *ks, const tpks_selector *selector, finding *f)
+static tpks_result search_once(TPKS *ks, const tpks_selector *selector, finding *f)
 {
     if (!ks->in_change)
         TRY(ks->d.backend->begin(ks->d.db, false));
@@ -53,6 +53,17 @@ static tpks_result fail_unfinished(const char *name)
                 "the key of \"%s\" was being made in its token, or destroyed there, when the "
                 "program ended: generate it again or delete it with --destroy-key",
                 name);
+}
+
+static tpks_result search(TPKS *ks, const tpks_selector *selector, finding *f)
+{
+    tpks_result result = search_once(ks, selector, f);
+
+    if (ks->in_change || !keystore_was_cut_off(ks, result))
+        return result;
+    finding_end(f);
+    memset(f, 0, sizeof(*f));
+    return search_once(ks, selector, f);
 }
 
 static tpks_result not_found(TPKS *ks, const tpks_selector *selector)

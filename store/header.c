@@ -4,10 +4,8 @@
  * The copy is a keystore without records. One is kept in the state folder, made anew with every
  * change of the slots; it opens with the same passwords and tokens as the keystore did then.
  */
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "backend_load.h"
@@ -22,39 +20,6 @@ static void close_database(database *d)
 
 #define DATABASE __attribute__((cleanup(close_database))) database
 
-/* The `store` value of a file; the plugin takes absolute paths only. */
-static tpks_result store_of(const char *path, char store[PATH_SIZE])
-{
-    char folder[PATH_SIZE] = "";
-
-    if (*path != '/' && getcwd(folder, sizeof(folder)) == NULL)
-        return fail(TPKS_BAD_INPUT,
-                    "the present folder is not there any more: give an absolute path");
-    if (snprintf(store, PATH_SIZE, "sqlite:%s%s%s", folder, *folder == '\0' ? "" : "/", path) >=
-        PATH_SIZE)
-        return fail(TPKS_BAD_INPUT, "the path is too long");
-    return TPKS_OK;
-}
-
-static tpks_result copy_to(const TPKS *ks, const char *path)
-{
-    DATABASE d = {0};
-    char store[PATH_SIZE];
-    const char *location = NULL;
-
-    TRY(store_of(path, store));
-    TRY(backend_find(store, &d.backend, &location));
-    TRY(d.backend->open(location, TPKS_DB_CREATE, &d.db));
-    /* A backup lies in places that the group of the database has no business in. */
-    if (chmod(path, 0600) != 0)
-        return fail(TPKS_NOT_PERMITTED, "%s: its mode cannot be changed: %s", path,
-                    strerror(errno));
-    TRY(d.backend->begin(d.db, true));
-    TRY(native_create(&d));
-    TRY(native_insert_head(&d, &ks->head));
-    return d.backend->commit(d.db);
-}
-
 tpks_result tpks_header_backup(TPKS *ks, const char *path)
 {
     CRYPTO_SCOPE;
@@ -64,7 +29,7 @@ tpks_result tpks_header_backup(TPKS *ks, const char *path)
                     ks->schema->read_only);
     /* Only what proves itself is worth keeping. */
     TRY(tpks_unlock(ks));
-    return copy_to(ks, path);
+    return backup_head(ks, path);
 }
 
 void header_keep(const TPKS *ks)
@@ -76,7 +41,7 @@ void header_keep(const TPKS *ks)
     snprintf(next, sizeof(next), "%s.new", path);
     snprintf(last, sizeof(last), "%s.old", path);
     unlink(next);
-    if (copy_to(ks, next) != TPKS_OK) {
+    if (backup_head(ks, next) != TPKS_OK) {
         tpks_log(ks, "header-not-kept", "", TPKS_NOT_PERMITTED);
         return;
     }
@@ -223,7 +188,7 @@ static tpks_result open_backup(const tpks_options *options, const char *path, TP
     const char *location = NULL;
     TPKS *ks = NULL;
 
-    TRY(store_of(path, store));
+    TRY(backup_store(path, store));
     TRY(keystore_new(options, &ks));
     *out = ks; /* the caller frees it from here on */
     TRY(backend_find(store, &ks->d.backend, &location));

@@ -138,13 +138,25 @@ tpks_result schema_recognise(const database *d, const schema **out)
     return TPKS_OK;
 }
 
-/* Header and slots in one consistent view. */
-static tpks_result read_stored(TPKS *ks, head *out)
+bool keystore_was_cut_off(const TPKS *ks, tpks_result result)
+{
+    return result == TPKS_DATABASE_UNAVAILABLE && ks->d.backend->moved(ks->d.db);
+}
+
+static tpks_result read_once(TPKS *ks, head *out)
 {
     TRY(ks->d.backend->begin(ks->d.db, false));
     tpks_result result = ks->schema->read_head(&ks->d, ks->libctx, out);
     ks->d.backend->rollback(ks->d.db);
     return result;
+}
+
+/* Header and slots in one consistent view. */
+static tpks_result read_stored(TPKS *ks, head *out)
+{
+    tpks_result result = read_once(ks, out);
+
+    return keystore_was_cut_off(ks, result) ? read_once(ks, out) : result;
 }
 
 /*
@@ -302,9 +314,4 @@ tpks_result tpks_status(TPKS *ks, tpks_status_info *out)
     }
     out->anchor_known = anchor_read(ks, &ks->head, &seen) != TPKS_OK || seen.known;
     return ks->schema->count_records(&ks->d, &ks->head, &out->records);
-}
-
-tpks_result tpks_backup(TPKS *ks, const char *path)
-{
-    return ks->d.backend->backup(ks->d.db, path);
 }

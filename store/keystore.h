@@ -621,8 +621,12 @@ typedef struct tpks_status_info {
 /* What can be said now; after tpks_unlock() it includes how the DEK is held. */
 TPKS_API TPKS_CHECK tpks_result tpks_status(TPKS *ks, tpks_status_info *out);
 
-/* A consistent copy of the database to a new file of mode 0600, synced. TPKS_EXISTS. */
-TPKS_API TPKS_CHECK tpks_result tpks_backup(TPKS *ks, const char *path);
+/*
+ * A consistent copy of the keystore: a new SQLite file of mode 0600, synced, whatever the keystore
+ * itself is stored in; or, when `target` is "postgresql:CONNINFO", tables in that database's
+ * schema, which has none yet. TPKS_EXISTS.
+ */
+TPKS_API TPKS_CHECK tpks_result tpks_backup(TPKS *ks, const char *target);
 /*
  * Proves the database's own integrity, the header and every record: opens each key, compares
  * its public half and certificates. Calls `bad` (may be NULL) for each one that fails, also one

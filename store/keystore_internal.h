@@ -63,6 +63,8 @@ TPKS_CHECK tpks_result keystore_refresh(TPKS *ks);
 /* Reads header and slots again, after another process changed them; keeps the DEK if it is still
  * current. It is forgotten when it does not prove them: nothing unproven is ever sealed. */
 TPKS_CHECK tpks_result keystore_reload(TPKS *ks);
+/* Did a reading transaction fail because the connection was lost? It may be tried once more. */
+bool keystore_was_cut_off(const TPKS *ks, tpks_result result);
 /* Options to handle, without a database. */
 TPKS_CHECK tpks_result keystore_new(const tpks_options *options, TPKS **out);
 
@@ -150,6 +152,13 @@ TPKS_CHECK tpks_result anchor_compare(const TPKS *ks, const head *h, const ancho
  * one. Best effort: a host without a state folder has no anchor.
  */
 void anchor_write(const TPKS *ks);
+
+/* ---- backup.c ---- */
+
+/* The `store` value of a SQLite file, whose path may be relative; `store` has PATH_SIZE bytes. */
+TPKS_CHECK tpks_result backup_store(const char *path, char *store);
+/* Header, DEKs, slots and wraps in a new SQLite file of mode 0600. TPKS_EXISTS. */
+TPKS_CHECK tpks_result backup_head(const TPKS *ks, const char *path);
 
 /* ---- header.c ---- */
 

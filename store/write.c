@@ -83,10 +83,21 @@ static tpks_result start_change(TPKS *ks, prepare_fn *prepare, const void *arg)
     return result;
 }
 
+/* A connection that was lost at the end does not say how it ended: the database does. */
+static bool is_committed(TPKS *ks)
+{
+    bool ours = false;
+
+    return ks->schema->is_unchanged(&ks->d, ks->libctx, &ks->head, &ours) == TPKS_OK && ours;
+}
+
 static tpks_result finish_change(TPKS *ks)
 {
     TRY(check_written(ks));
-    return ks->d.backend->commit(ks->d.db);
+    tpks_result result = ks->d.backend->commit(ks->d.db);
+    if (!keystore_was_cut_off(ks, result))
+        return result;
+    return is_committed(ks) ? TPKS_OK : result;
 }
 
 /* What a failed statement has left of a change must not be committed with the others. */

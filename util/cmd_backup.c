@@ -14,8 +14,13 @@ static int backup(APP *app, const char *path)
 int command_backup(APP *app, int argc, char **argv)
 {
     const command_usage usage = {
-        "backup", "FILE", "Copies the database to a new file while programs go on using it.",
-        NULL,     1,      1};
+        "backup",
+        "FILE|postgresql:CONNINFO",
+        "Copies the keystore to a new file, or into another database, while programs go on using "
+        "it.",
+        NULL,
+        1,
+        1};
     char **arguments;
     int count;
 

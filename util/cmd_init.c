@@ -121,13 +121,30 @@ static void report(APP *app, const init_options *options, bool has_password, boo
         "\"" PROGRAM " doctor\" and, when records are in it, \"" PROGRAM " backup FILE\"");
 }
 
+/* A server says what is there, and whether it is there itself. */
+static int check_server(APP *app)
+{
+    tpks_options options = app_options(app, TPKS_LOAD);
+    TPKS *ks = NULL;
+    tpks_result result = tpks_open(&options, &ks);
+
+    tpks_close(ks);
+    if (result == TPKS_OK)
+        return complain(EX_CANTCREAT, "there is a keystore already in %s",
+                        tpks_config_get(app->config, app->keystore, "store"));
+    return result == TPKS_UNINITIALIZED ? EX_OK : complain_result(result);
+}
+
 /* Said before anybody is asked for a password. */
 static int check_absent(APP *app)
 {
+    const char *store = tpks_config_get(app->config, app->keystore, "store");
+
+    if (store != NULL && config_store_path(store) == NULL)
+        return check_server(app);
     if (!config_keystore_exists(app))
         return EX_OK;
-    return complain(EX_CANTCREAT, "%s exists already; init never replaces a file",
-                    tpks_config_get(app->config, app->keystore, "store"));
+    return complain(EX_CANTCREAT, "%s exists already; init never replaces a file", store);
 }
 
 static int create(APP *app, const init_options *options, bool wrote_config)
@@ -170,7 +187,8 @@ int command_init(APP *app, int argc, char **argv)
 {
     init_options o = {.software = false};
     const option_spec specs[] = {
-        {"store", OPTION_TEXT, &o.values.store, "sqlite:PATH", "database, for a new configuration"},
+        {"store", OPTION_TEXT, &o.values.store, "sqlite:PATH|postgresql:CONNINFO",
+         "database, for a new configuration"},
         {"token", OPTION_TEXT, &o.values.token, "pkcs11:...", "HSM, for a new configuration"},
         {"state", OPTION_TEXT, &o.values.state, "DIR", "state folder, for a new configuration"},
         {"software", OPTION_FLAG, &o.software, NULL, "no HSM: the DEK lies in a file"},

@@ -20,17 +20,18 @@
 #     OUT       what the last ok, fails or quietly wrote (stdout and stderr)
 #     SEED      seed for samples; FULL=1 asks for everything instead of a sample
 #     CONFIG, PASSWORD_FILE, PIN_FILE, TOKEN_URI, SOFTHSM   set by new_token and new_keystore
+#     ENGINE    where keystores lie: sqlite, or postgresql (a server of this test's own)
 #
 # common.sh adds free_port, find_softhsm, wait_for, wait_for_port.
 #
-# Set in the environment by whoever runs the tests: STAGE, SEED, FULL, KEEP (keeps WORK).
+# Set in the environment by whoever runs the tests: STAGE, SEED, FULL, KEEP (keeps WORK), ENGINE.
 
 set -euo pipefail
 
 # Nothing inherited may decide how a test ends.
 while IFS= read -r variable; do
     unset "$variable"
-done < <(compgen -v | grep -E '^(OPENSSL_|SOFTHSM2_CONF$|P11_|TRUSTPOINT_|SSL_CERT_|LD_PRELOAD$)' || true)
+done < <(compgen -v | grep -E '^(OPENSSL_|SOFTHSM2_CONF$|P11_|PG|TRUSTPOINT_|SSL_CERT_|LD_PRELOAD$)' || true)
 unset variable
 export LC_ALL=C TZ=UTC PATH=/usr/sbin:/usr/bin:/sbin:/bin
 umask 022
@@ -42,6 +43,7 @@ TEST=$(basename "$0" .sh)
 STAGE=${STAGE:-$ROOT/build/test/stage}
 FULL=${FULL:-0}
 SEED=${SEED:-$$}
+ENGINE=${ENGINE:-sqlite}
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/trustpoint-$TEST.XXXXXX")
 chmod 0711 "$WORK"
 PRIVATE=$WORK/private
@@ -273,6 +275,85 @@ cannot_read() {
     [ -s "$2" ] && not run_as "$1" cat "$2"
 }
 
+# ---- PostgreSQL -------------------------------------------------------------------------------
+
+PG_DIR=$WORK/postgresql
+PG_SERVER=
+
+as_postgres() {
+    setpriv --reuid postgres --regid "$(id -g postgres)" --clear-groups --reset-env \
+        env LC_ALL=C TZ=UTC "$@"
+}
+pg_program() {
+    find /usr/lib/postgresql/*/bin/"$1" | sort -V | tail -n 1
+}
+# sql DATABASE STATEMENT [ROLE]: what it answers.
+sql() {
+    psql -XAtq -v ON_ERROR_STOP=1 -h "$PG_DIR" -U "${3:-postgres}" -d "$1" -c "$2"
+}
+
+# new_postgresql [LINE...]: a server on a socket in PG_DIR alone, where everybody on this socket is
+# who he says, and an empty database "keystore" that belongs to the role "keeper". LINEs are
+# further lines of postgresql.conf.
+new_postgresql() {
+    install -d -o postgres -g postgres -m 0755 "$PG_DIR"
+    as_postgres "$(pg_program initdb)" -D "$PG_DIR/data" -U postgres --auth=trust --no-sync \
+        -E UTF8 >>"$OUT" 2>&1
+    printf '%s\n' "listen_addresses = ''" "unix_socket_directories = '$PG_DIR'" "fsync = off" \
+        "shared_buffers = 16MB" "$@" >>"$PG_DIR/data/postgresql.conf"
+    start_postgresql
+    sql postgres 'CREATE ROLE keeper LOGIN'
+    sql postgres 'CREATE DATABASE keystore OWNER keeper'
+    sql keystore 'ALTER SCHEMA public OWNER TO keeper'
+}
+start_postgresql() {
+    : >"$PG_DIR/log"
+    start "$PG_DIR/log" setpriv --reuid postgres --regid "$(id -g postgres)" --clear-groups \
+        --reset-env env LC_ALL=C TZ=UTC "$(pg_program postgres)" -D "$PG_DIR/data"
+    PG_SERVER=$PID
+    wait_for_line "$PG_DIR/log" "ready to accept connections"
+}
+# stop_postgresql [SIGNAL]: INT ends sessions at once, TERM waits for them.
+stop_postgresql() {
+    stop "$PG_SERVER" "${1:-INT}"
+}
+
+# ---- where the keystore lies, by ENGINE ---------------------------------------------------------
+
+# keystore_store: the value of `store`.
+keystore_store() {
+    case $ENGINE in
+    sqlite) echo "sqlite:$PRIVATE/keystore.db" ;;
+    postgresql) echo "postgresql:host=$PG_DIR dbname=keystore user=keeper" ;;
+    esac
+}
+# keystore_sql STATEMENT: changes the database behind the keystore's back.
+keystore_sql() {
+    case $ENGINE in
+    sqlite) sqlite3 "$PRIVATE/keystore.db" "$1" ;;
+    postgresql) sql keystore "$1" ;;
+    esac
+}
+# keystore_digest: changes with everything in the database.
+keystore_digest() {
+    case $ENGINE in
+    sqlite) sha256sum <"$PRIVATE/keystore.db" ;;
+    postgresql)
+        "$(pg_program pg_dump)" --inserts -h "$PG_DIR" -U postgres keystore |
+            sed '/^\\\(un\)\{0,1\}restrict /d' | sha256sum
+        ;;
+    esac
+}
+# forget_keystore: no database and no state any more.
+forget_keystore() {
+    rm -rf -- "${PRIVATE:?}/state" "$PRIVATE/keystore.db"
+    forget_tables
+}
+forget_tables() {
+    [ "$ENGINE" = sqlite ] || sql keystore \
+        'SET client_min_messages = warning; DROP SCHEMA public CASCADE; CREATE SCHEMA public AUTHORIZATION keeper'
+}
+
 # secret_files: what no worker may be able to read.
 secret_files() {
     printf '%s\n' "$CONFIG" "$PRIVATE/keystore.db" "$PASSWORD_FILE"
@@ -284,9 +365,10 @@ secret_files() {
 # The token is the one of the last new_token; without one there is no token directive.
 write_keystore_cnf() {
     [ -d "$PRIVATE/state" ] || mkdir -m 0700 "$PRIVATE/state"
+    [ "$ENGINE" = sqlite ] || [ -n "$PG_SERVER" ] || new_postgresql
     {
         echo '[keystore]'
-        echo "store = sqlite:$PRIVATE/keystore.db"
+        echo "store = $(keystore_store)"
         [ -z "$TOKEN_URI" ] || echo "token = $TOKEN_URI"
         echo "state = $PRIVATE/state"
         [ $# = 0 ] || printf '%s\n' "$@"

@@ -53,7 +53,7 @@ missing() {
 }
 # Everything that a restore could change.
 fingerprint() {
-    sha256sum "$PRIVATE/keystore.db" | cut -d ' ' -f 1
+    keystore_digest
     pkcs11 --list-objects 2>>"$OUT" | grep -c '^Secret Key' || true
     find "$PRIVATE/state" -type f ! -path '*/lock*' ! -name '*.restore' -exec sha256sum {} + | sort
 }
@@ -511,7 +511,7 @@ healthy "six at once"
 
 # ---- a keystore without an HSM --------------------------------------------------------------------
 
-rm -rf -- "${PRIVATE:?}/state" "$PRIVATE/keystore.db"
+forget_keystore
 TOKEN_URI=
 new_keystore
 keystore_key soft

@@ -244,7 +244,7 @@ same "restore --json, nothing lost" "unlocked False" \
 ok "restore --dry-run with nothing lost" tpk restore --dry-run
 says "says so" "nothing to restore"
 lose_kek
-BEFORE=$(sha256sum <"$PRIVATE/keystore.db")
+BEFORE=$(keystore_digest)
 ok "restore --dry-run" tpk restore --dry-run
 says "says what it would do" "would ask for the backup password"
 same "restore --dry-run --json" "kek-missing False" \
@@ -254,7 +254,7 @@ fails "restore with a wrong password" 77 "" tpk restore --password-file "$WRONG"
 fails "restore with an absent file" 66 "" tpk restore --password-file "$WORK/absent"
 chmod 0644 "$WRONG"
 fails "restore with a file that others can read" 77 "$WRONG" tpk restore --password-file "$WRONG"
-same "none of this changed anything" "$BEFORE" "$(sha256sum <"$PRIVATE/keystore.db")"
+same "none of this changed anything" "$BEFORE" "$(keystore_digest)"
 same "no KEK was made" 0 "$(objects)"
 ok "restore at a terminal" typing "password: " "$PASSWORD_FILE" restore
 same "one active slot here, one on the other host" 2 "$(count hsm-aes active)"
@@ -322,15 +322,15 @@ fails "header restore of nothing" any "" tpk header restore "$WORK/absent"
 head -c 4096 /dev/zero >"$PRIVATE/garbage"
 fails "header restore of garbage" any "" tpk header restore "$PRIVATE/garbage"
 damage() {
-    sqlite3 "$PRIVATE/keystore.db" 'update tpks_wrap set wrapped = zeroblob(40)'
+    keystore_sql "update tpks_wrap set wrapped = substr(wrapped, 2)"
 }
 damage
 fails "a damaged database does not unlock" any "" tpk status
 fails "not even with the password" any "" tpk status --password-file "$PASSWORD_FILE"
-cp "$PRIVATE/keystore.db" "$PRIVATE/damaged.db"
+BEFORE=$(keystore_digest)
 fails "header restore with a wrong password" 77 "" tpk header restore "$HEADER" \
     --password-file "$PRIVATE/third"
-ok "nothing changed then" cmp "$PRIVATE/keystore.db" "$PRIVATE/damaged.db"
+same "nothing changed then" "$BEFORE" "$(keystore_digest)"
 ok "header restore" tpk header restore "$HEADER"
 ok "unlocked" tpk status
 ok "verify" tpk verify
@@ -359,8 +359,8 @@ ok "it brings the slots back" tpk header restore "$KEPT"
 ok "unlocked" tpk status
 
 # A header of another keystore.
-mv "$PRIVATE/keystore.db" "$PRIVATE/first.db"
 mv "$PRIVATE/state" "$PRIVATE/first.state"
+forget_keystore
 cp "$PASSWORD_FILE" "$PRIVATE/first.password"
 new_keystore
 keystore_key other
@@ -370,7 +370,7 @@ ok "nothing changed" tpk verify
 
 # ---- without an HSM -------------------------------------------------------------------------------------
 
-rm -rf -- "${PRIVATE:?}/state" "$PRIVATE/keystore.db"
+forget_keystore
 TOKEN_URI=
 new_keystore
 fails "no KEK to rotate" 69 "no KEK to rotate" tpk rotate-kek
@@ -385,7 +385,8 @@ ok "unlocked" tpk status
 
 # ---- nothing there at all ---------------------------------------------------------------------------------
 
-rm "$PRIVATE/keystore.db"
+rm -f "$PRIVATE/keystore.db"
+forget_tables
 for command in "slot test" "slot add recovery" "password change" rotate-kek restore \
     "header backup $WORK/nothing" "header restore $HEADER"; do
     # shellcheck disable=SC2086
