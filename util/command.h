@@ -40,11 +40,11 @@ typedef struct app {
 typedef int command_fn(APP *app, int argc, char **argv);
 
 command_fn command_apache_config, command_backup, command_cert, command_csr, command_delete,
-    command_doctor, command_export, command_generate, command_header, command_import, command_init,
-    command_list, command_nginx_config, command_password, command_policy, command_rename,
-    command_restore, command_rotate_kek, command_set_cert, command_show, command_slot,
-    command_slots, command_status, command_stub, command_serve_restore, command_unlock,
-    command_unlock_service, command_verify;
+    command_doctor, command_export, command_generate, command_header, command_import,
+    command_import_trustpoint, command_init, command_list, command_nginx_config, command_password,
+    command_policy, command_rename, command_restore, command_rotate_kek, command_set_cert,
+    command_show, command_slot, command_slots, command_status, command_stub, command_serve_restore,
+    command_unlock, command_unlock_service, command_verify;
 
 /* Prints the commands that there are. */
 void print_overview(void);

@@ -22,6 +22,7 @@ typedef struct command {
 static const command commands[] = {
     {"init", command_init, "make a new keystore"},
     {"import", command_import, "take in a private key with its certificates"},
+    {"import-trustpoint", command_import_trustpoint, "copy the keys of Trustpoint's database"},
     {"generate", command_generate, "make a new private key"},
     {"list", command_list, "list the records"},
     {"show", command_show, "show one record"},
@@ -66,7 +67,7 @@ void print_overview(void)
     printf("Usage: " PROGRAM " [--config FILE] [--keystore NAME] COMMAND [OPTIONS] [ARGUMENTS]\n"
            "Creates and tends a keystore of encrypted private keys.\n\nCommands:\n");
     for (size_t i = 0; i < COMMANDS; i++)
-        printf("  %-14s %s\n", commands[i].name, commands[i].summary);
+        printf("  %-17s %s\n", commands[i].name, commands[i].summary);
     printf("\n" PROGRAM " COMMAND --help shows the options of a command;\n"
            "the manual page " PROGRAM "(1) says all of it.\n");
 }

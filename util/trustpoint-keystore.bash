@@ -60,11 +60,11 @@ _trustpoint_keystore() {
         return
         ;;
     --as)
-        mapfile -t COMPREPLY < <(compgen -u -- "$cur")
+        [[ $command != doctor ]] || mapfile -t COMPREPLY < <(compgen -u -- "$cur")
         return
         ;;
-    --subject | --san | --store | --token | --kdf-* | --self-signed | --expires-within | \
-        --keystore | --*-fd)
+    --subject | --san | --from | --prefix | --store | --token | --kdf-* | --self-signed | \
+        --expires-within | --keystore | --*-fd)
         return
         ;;
     --config | --*-file | --cert | --chain | --key | --out | --csr | --state | --dir)
@@ -78,7 +78,7 @@ _trustpoint_keystore() {
         mapfile -t COMPREPLY < <(compgen -W "$(_trustpoint_keystore_options "$command")" -- "$cur")
     elif [[ -z $command ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(_trustpoint_keystore_commands)" -- "$cur")
-    elif [[ $arguments == 0 && ! $command =~ ^(init|list|status|slots|doctor|verify|backup|import|generate)$ ]]; then
+    elif [[ $arguments == 0 && ! $command =~ ^(init|list|status|slots|doctor|verify|backup|import|import-trustpoint|generate)$ ]]; then
         _trustpoint_keystore_names "$cur"
     else
         compopt -o filenames 2>/dev/null

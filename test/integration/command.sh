@@ -94,8 +94,8 @@ usage() {
     ok "--help" tpk --help
     says "it lists the commands" "set-cert"
     ok "--version" tpk --version
-    for command in init import generate list show set-cert cert csr rename delete policy stub \
-        nginx-config apache-config export backup verify status doctor slots; do
+    for command in init import import-trustpoint generate list show set-cert cert csr rename \
+        delete policy stub nginx-config apache-config export backup verify status doctor slots; do
         ok "$command --help" "$KEYSTORE_COMMAND" "$command" --help
         says "it names the global options" "--accept-new-anchor"
     done

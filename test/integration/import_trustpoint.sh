@@ -1,0 +1,156 @@
+#!/bin/bash
+# import_trustpoint.sh - keys of another keystore, Trustpoint's databases above all, into a native
+# one: every key arrives or it is said why not, nothing is overwritten, a killed run is gone on with
+set -euo pipefail
+# shellcheck source=test/integration/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+# ---- helpers ----------------------------------------------------------------------------------
+
+# section NAME LINE...: one more keystore in the configuration.
+section() {
+    local name=$1
+    shift
+    [ -d "$PRIVATE/$name.state" ] || mkdir -m 0700 "$PRIVATE/$name.state"
+    {
+        echo "[keystore_$name]"
+        printf '%s\n' "$@"
+        echo "state = $PRIVATE/$name.state"
+    } >>"$CONFIG"
+}
+
+# fresh NAME [LINE]: an empty native keystore, without an HSM unless a token is given.
+fresh() {
+    local kind=(--software)
+    section "$1" "store = sqlite:$PRIVATE/$1.db" "${@:2}"
+    [ $# = 1 ] || kind=()
+    tpk --keystore "$1" init --no-recovery "${kind[@]}" >>"$OUT" 2>&1
+}
+
+# copies FROM TO ARGUMENT...
+copies() {
+    tpk --keystore "$2" import-trustpoint --from "$1" "${@:3}"
+}
+
+# counts FROM TO ARGUMENT...: "copied certificates replaced unchanged conflict in-token no-key failed"
+counts() {
+    copies "$@" --json 2>>"$OUT" | python3 -c '
+import json, sys
+c = json.load(sys.stdin)["counts"]
+print(*(c[k] for k in ("copied", "certificates", "replaced", "unchanged", "conflict", "in-token",
+                       "no-key", "failed")))'
+}
+
+# key_of KEYSTORE NAME: a fingerprint of the private key.
+key_of() {
+    local out=$PRIVATE/exported.$RANDOM
+    tpk --keystore "$1" export "$2" --out "$out" --unencrypted --yes-export-private-key >>"$OUT" 2>&1
+    plain openssl pkey -in "$out" -outform DER 2>>"$OUT" | sha256sum
+    rm -f "$out"
+}
+
+# same_record FROM TO NAME [TARGET]: key and certificates.
+same_record() {
+    same "$3: the same key" "$(key_of "$1" "$3")" "$(key_of "$2" "${4:-$3}")"
+    same "$3: the same certificates" "$(tpk --keystore "$1" cert "$3" 2>&1)" \
+        "$(tpk --keystore "$2" cert "${4:-$3}" 2>&1)"
+}
+
+# ---- between native keystores ---------------------------------------------------------------------
+
+new_token web
+new_keystore
+fresh old "token = $TOKEN_URI"
+fresh new "token = $TOKEN_URI"
+plain_key rsa -algorithm RSA -pkeyopt rsa_keygen_bits:2048
+plain_key ec
+plain_key other
+{
+    tpk --keystore old import rsa "$PRIVATE/rsa.key" --cert "$WORK/rsa.pem" \
+        --chain "$WORK/ca.pem" --allow-decrypt
+    tpk --keystore old import 'ca/Süd' "$PRIVATE/ec.key" --cert "$WORK/ec.pem"
+    tpk --keystore old generate bare
+} >>"$OUT" 2>&1
+
+fails "without --from" 64 "--from" tpk --keystore new import-trustpoint
+fails "from itself" 64 "same keystore" copies new new
+fails "from nowhere" 78 nowhere copies nowhere new
+fails "a name that is not there" 66 '"nobody"' copies old new nobody
+fails "--as for several" 64 "--as" copies old new --as one
+fails "--as with --prefix" 64 contradict copies old new rsa --as one --prefix p
+ok "--dry-run" copies old new --dry-run
+says "says what it would do" "this would be: 3 copied"
+same "and does nothing" "" "$(tpk --keystore new list --names)"
+same "a pattern" "1 0 0 0 0 0 0 0" "$(counts old new 'ca/*')"
+same "all: the rest is copied" "2 0 0 1 0 0 0 0" "$(counts old new)"
+same "again: nothing to do" "0 0 0 3 0 0 0 0" "$(counts old new)"
+for name in rsa 'ca/Süd' bare; do
+    same_record old new "$name"
+done
+same "what the key may do comes along" "sign, decrypt" "$(tpk --keystore new policy rsa)"
+same "--as, by a URI" "1 0 0 0 0 0 0 0" "$(counts old new trustpoint://rsa --as 'rsa 2')"
+same_record old new rsa 'rsa 2'
+same "--prefix" "3 0 0 0 0 0 0 0" "$(counts old new --prefix tp/ --allow-agree)"
+same "--allow-agree" "sign, agree" "$(tpk --keystore new policy tp/bare)"
+ok "all is proven" tpk --keystore new verify
+
+ca_sign "$PRIVATE/rsa.csr" "$WORK/rsa-new.pem" rsa
+tpk --keystore old set-cert rsa "$WORK/rsa-new.pem" >>"$OUT" 2>&1
+same "a renewed certificate follows" "0 1 0 2 0 0 0 0" "$(counts old new)"
+same_record old new rsa
+tpk --keystore old set-cert rsa "$WORK/other.pem" --key "$PRIVATE/other.key" >>"$OUT" 2>&1
+BEFORE=$(key_of new rsa)
+fails "another key is a conflict" 1 "--replace" copies old new
+says "which names it" "conflict      rsa"
+same "and left alone" "$BEFORE" "$(key_of new rsa)"
+same "--replace" "0 0 1 2 0 0 0 0" "$(counts old new --replace)"
+same_record old new rsa
+
+# What is wrong with one record is that record's own affair.
+tpk --keystore old generate zebra >>"$OUT" 2>&1
+sqlite3 "$PRIVATE/old.db" "UPDATE tpks_record SET sealed = zeroblob(length(sealed)) WHERE name = 'zebra'"
+tpk --keystore new delete bare --yes >>"$OUT" 2>&1
+fails "a record that was tampered with" 1 "zebra: " copies old new
+ok "the others are copied" tpk --keystore new show bare
+fails "it is not" 66 "" tpk --keystore new show zebra
+lose_token
+tpk --keystore old delete zebra --yes --accept-new-anchor >>"$OUT" 2>&1 || true
+fails "no token" 69 "" copies old new
+token_back
+tpk --keystore old delete zebra --yes >>"$OUT" 2>&1
+same "and back" "0 0 0 3 0 0 0 0" "$(counts old new)"
+
+# ---- killed, again and again ------------------------------------------------------------------------
+
+MANY=80
+fresh many
+fresh target
+for ((i = 0; i < MANY; i++)); do
+    printf -v name 'key %03d' "$i"
+    tpk --keystore many generate "$name" >>"$OUT" 2>&1
+done
+# killed_at ROUND: SIGKILL when the journal has come for the ROUND-th time.
+killed_at() {
+    local seen=0 there=0
+    start "$WORK/log" "$KEYSTORE_COMMAND" --config "$CONFIG" --keystore target import-trustpoint --from many
+    while alive "$PID" && [ "$seen" -lt "$1" ]; do
+        if [ -e "$PRIVATE/target.db-journal" ]; then
+            [ "$there" = 1 ] || seen=$((seen + 1))
+            there=1
+        else
+            there=0
+        fi
+    done
+    stop "$PID" KILL
+}
+for round in 1 2 1 2; do
+    killed_at "$round" 2>>"$OUT"
+    ok "killed: what is there is whole" tpk --keystore target verify
+    echo "note  killed with $(tpk --keystore target list --names | wc -l) of $MANY copied"
+done
+ok "the next run goes on" copies many target
+same "to the end" "0 0 0 $MANY 0 0 0 0" "$(counts many target)"
+same "with every key" "$(for ((i = 0; i < MANY; i += 13)); do key_of many "$(printf 'key %03d' "$i")"; done)" \
+    "$(for ((i = 0; i < MANY; i += 13)); do key_of target "$(printf 'key %03d' "$i")"; done)"
+ok "all is proven" tpk --keystore target verify
+finish
