@@ -47,6 +47,16 @@ tpks_result dek_from_hsm(OSSL_LIB_CTX *libctx, HSM_DEK *in_token, DEK **out)
     return dek_new(libctx, NULL, in_token, out);
 }
 
+tpks_result dek_none(OSSL_LIB_CTX *libctx, DEK **out)
+{
+    return dek_new(libctx, NULL, NULL, out);
+}
+
+bool dek_is_none(const DEK *dek)
+{
+    return dek->secret == NULL && dek->in_token == NULL;
+}
+
 void dek_free(DEK *dek)
 {
     if (dek == NULL)
@@ -162,6 +172,9 @@ tpks_result dek_open_raw(DEK *dek, const unsigned char *aad, size_t aad_size,
 
     if (in_size < TAG_SIZE)
         return fail(TPKS_TAMPERED, "the sealed data is too short");
+    if (dek_is_none(dek))
+        return fail(TPKS_TAMPERED, "it is encrypted, although the database says that its keys are "
+                                   "stored in the clear");
     if (dek->in_token == NULL)
         return gcm_open(dek->libctx, tpks_secret_data_const(dek->secret), nonce, aad, aad_size, in,
                         in_size, out);

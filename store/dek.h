@@ -26,6 +26,9 @@ typedef struct dek DEK;
 /* Takes over the secret (DEK_SIZE bytes) or the token's DEK; on failure they are freed. */
 TPKS_CHECK tpks_result dek_from_secret(OSSL_LIB_CTX *libctx, TPKS_SECRET *secret, DEK **out);
 TPKS_CHECK tpks_result dek_from_hsm(OSSL_LIB_CTX *libctx, HSM_DEK *in_token, DEK **out);
+/* Stands for the DEK of storage that has none, because its keys are in the clear: opens nothing. */
+TPKS_CHECK tpks_result dek_none(OSSL_LIB_CTX *libctx, DEK **out);
+bool dek_is_none(const DEK *dek);
 /* Wipes or destroys it. NULL is ignored. */
 void dek_free(DEK *dek);
 bool dek_is_in_hsm(const DEK *dek);

@@ -76,6 +76,7 @@ void head_clear(head *h)
     OPENSSL_free(h->wraps);
     OPENSSL_free(h->label);
     OPENSSL_free(h->token);
+    OPENSSL_free(h->token_elsewhere);
     bytes_clear(&h->extension);
     memset(h, 0, sizeof(*h));
 }

@@ -91,7 +91,9 @@ typedef struct head {
     size_t slot_count;
     wrap_row *wraps;
     size_t wrap_count;
-    char *token; /* the token URI that the database itself names; NULL: none that works here */
+    /* The token URI that a database of Trustpoint's names: it works here, or not; or NULL. */
+    char *token;
+    char *token_elsewhere;
 } head;
 
 void head_clear(head *h);

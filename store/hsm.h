@@ -65,6 +65,12 @@ typedef struct hsm_options {
  * module-path or module-name, pin-source `file:` or `callback`, no pin-value. TPKS_BAD_CONFIG.
  */
 TPKS_CHECK tpks_result hsm_check_uri(const char *token_uri);
+/*
+ * Writes a token URI; an empty or missing label or serial number is left out. Free with
+ * OPENSSL_free(). TPKS_BAD_CONFIG: it can't be written so that hsm_check_uri() takes it.
+ */
+TPKS_CHECK tpks_result hsm_make_uri(const char *label, const char *serial, const char *module_path,
+                                    const char *pin_file, char **out);
 /* Does this token URI name pin-source=callback? Then no password may be asked for in the same load.
  */
 bool hsm_pin_is_asked(const char *token_uri);

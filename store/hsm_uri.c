@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <openssl/crypto.h>
+
 void token_uri_clear(struct token_uri *uri)
 {
     if (uri->parsed != NULL)
@@ -178,4 +180,52 @@ bool hsm_pin_is_asked(const char *token_uri)
     bool asked = uri.pin_asked;
     token_uri_clear(&uri);
     return asked;
+}
+
+/* ---- writing one ---- */
+
+/* CK_TOKEN_INFO's texts are padded with blanks. */
+static bool set_padded(unsigned char *field, size_t size, const char *text)
+{
+    size_t length = text == NULL ? 0 : strlen(text);
+
+    if (length == 0)
+        return true;
+    if (length > size)
+        return false;
+    memset(field, ' ', size);
+    memcpy(field, text, length);
+    return true;
+}
+
+static char *format_uri(P11KitUri *uri, const char *label, const char *serial, const char *module,
+                        const char *pin_source)
+{
+    CK_TOKEN_INFO *info = p11_kit_uri_get_token_info(uri);
+    char *text = NULL;
+
+    if (!set_padded(info->label, sizeof(info->label), label) ||
+        !set_padded(info->serialNumber, sizeof(info->serialNumber), serial))
+        return NULL;
+    p11_kit_uri_set_module_path(uri, module);
+    p11_kit_uri_set_pin_source(uri, pin_source);
+    return p11_kit_uri_format(uri, P11_KIT_URI_FOR_ANY, &text) == P11_KIT_URI_OK ? text : NULL;
+}
+
+tpks_result hsm_make_uri(const char *label, const char *serial, const char *module_path,
+                         const char *pin_file, char **out)
+{
+    char pin_source[4096];
+    P11KitUri *uri = p11_kit_uri_new();
+
+    if (uri == NULL)
+        return fail_memory();
+    snprintf(pin_source, sizeof(pin_source), "file:%s", pin_file);
+    char *text = format_uri(uri, label, serial, module_path, pin_source);
+    p11_kit_uri_free(uri);
+    tpks_result result = text == NULL ? bad("it can't be written") : hsm_check_uri(text);
+    if (result == TPKS_OK)
+        *out = OPENSSL_strdup(text);
+    free(text);
+    return result == TPKS_OK && *out == NULL ? fail_memory() : result;
 }

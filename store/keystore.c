@@ -11,6 +11,7 @@
 #include "file.h"
 #include "keystore_internal.h"
 #include "text.h"
+#include "trustpoint.h"
 
 const char *tpks_version(void)
 {
@@ -131,10 +132,19 @@ static void free_at(TPKS **ks)
         keystore_free(*ks);
 }
 
-tpks_result schema_recognise(const database *d, const schema **out)
+tpks_result schema_recognise(database *d, const schema **out)
 {
-    TRY(native_recognise(d));
-    *out = &schema_native;
+    tpks_db_identity identity = {0};
+    const schema *found = NULL;
+
+    TRY(d->backend->identity(d->db, &identity));
+    if (!identity.marked && !identity.empty)
+        TRY(trustpoint_recognise(d, &found));
+    if (found == NULL) {
+        TRY(native_recognise(d));
+        found = &schema_native;
+    }
+    *out = found;
     return TPKS_OK;
 }
 
@@ -182,6 +192,10 @@ static tpks_result read_head(TPKS *ks)
     bool known = false;
 
     TRY(read_stored(ks, &fresh));
+    if (ks->schema != &schema_native) { /* nothing in it could be compared with an anchor */
+        head_swap(&ks->head, &fresh);
+        return TPKS_OK;
+    }
     tpks_result result = compare_with_anchor(ks, &fresh, &known);
     if (result != TPKS_OK && ks->access == TPKS_WRITE && !ks->accept_new_anchor)
         return result;
@@ -237,7 +251,9 @@ tpks_result keystore_reload(TPKS *ks)
         keystore_lock(ks);
         return unlock_machine(ks);
     }
-    tpks_result result = ks->schema->check_head(&ks->head, ks->dek);
+    tpks_result result = ks->schema->prove_dek(&ks->d, ks->libctx, &ks->head, ks->dek);
+    if (result == TPKS_OK && ks->schema->check_head != NULL)
+        result = ks->schema->check_head(&ks->head, ks->dek);
     if (result != TPKS_OK)
         keystore_lock(ks);
     return result;
@@ -294,6 +310,15 @@ static void count_slots(const TPKS *ks, tpks_status_info *out)
     }
 }
 
+static const char *dek_location(const DEK *dek)
+{
+    if (dek == NULL)
+        return "locked";
+    if (dek_is_none(dek))
+        return "none";
+    return dek_is_in_hsm(dek) ? "hsm" : "process";
+}
+
 tpks_result tpks_status(TPKS *ks, tpks_status_info *out)
 {
     CRYPTO_SCOPE;
@@ -306,7 +331,7 @@ tpks_result tpks_status(TPKS *ks, tpks_status_info *out)
     out->format = (unsigned)ks->head.format;
     out->generation = ks->head.generation;
     count_slots(ks, out);
-    out->dek_location = ks->dek == NULL ? "locked" : dek_is_in_hsm(ks->dek) ? "hsm" : "process";
+    out->dek_location = dek_location(ks->dek);
     out->wrap = slot == NULL ? "" : wrap_name(ks, slot);
     if (slot != NULL) {
         snprintf(out->token_label, sizeof(out->token_label), "%s", slot->token_label);

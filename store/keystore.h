@@ -612,7 +612,8 @@ typedef struct tpks_status_info {
     unsigned slots_active;
     unsigned ways_back;       /* active password and recovery slots */
     bool software;            /* storage without an HSM */
-    const char *dek_location; /* "hsm", "process"; "locked" before tpks_unlock() */
+    const char *dek_location; /* "hsm", "process"; "locked" before tpks_unlock(); "none" where
+                                 Trustpoint has its keys in the clear */
     char token_label[33];     /* of the HSM slot in use; "" if none */
     char token_serial[17];
     const char *wrap;  /* wrap algorithm of the slot in use, "" if none */

@@ -30,6 +30,8 @@
 #define ACCEPTED_P_MAX 4
 #define ACCEPTED_WORK_MAX (UINT64_C(8) * 1024 * KIB_PER_MIB) /* t * m */
 
+#define SALT_MAX 64
+
 #define WRAP_KEY_SIZE 32
 #define INFO_WRAP_KEY "trustpoint-keystore/1 wrap key"
 #define INFO_COMMITMENT "trustpoint-keystore/1 commitment"
@@ -96,8 +98,8 @@ static void free_matrix(uint8_t *memory, size_t size)
  * One thread does all lanes: the result is the same, and the program that this runs in need not
  * cope with threads that it doesn't know.
  */
-static int argon2id(TPKS_SECRET *password, const tpks_kdf_cost *cost,
-                    unsigned char salt[KDF_SALT_SIZE], TPKS_SECRET *bek)
+static int argon2id(TPKS_SECRET *password, const tpks_kdf_cost *cost, unsigned char *salt,
+                    size_t salt_size, TPKS_SECRET *bek)
 {
     argon2_context context = {
         .out = tpks_secret_data(bek),
@@ -105,7 +107,7 @@ static int argon2id(TPKS_SECRET *password, const tpks_kdf_cost *cost,
         .pwd = tpks_secret_data(password),
         .pwdlen = (uint32_t)tpks_secret_size(password),
         .salt = salt,
-        .saltlen = KDF_SALT_SIZE,
+        .saltlen = (uint32_t)salt_size,
         .t_cost = cost->t,
         .m_cost = cost->m_kib,
         .lanes = cost->p,
@@ -122,21 +124,29 @@ static int argon2id(TPKS_SECRET *password, const tpks_kdf_cost *cost,
 tpks_result kdf_password(const TPKS_SECRET *password, const tpks_kdf_cost *cost,
                          const unsigned char salt[KDF_SALT_SIZE], TPKS_SECRET **bek)
 {
+    return kdf_password_salted(password, cost, salt, KDF_SALT_SIZE, bek);
+}
+
+tpks_result kdf_password_salted(const TPKS_SECRET *password, const tpks_kdf_cost *cost,
+                                const unsigned char *salt, size_t salt_size, TPKS_SECRET **bek)
+{
     SECRET *copy = NULL;
     SECRET *key = NULL;
-    unsigned char salt_copy[KDF_SALT_SIZE];
+    unsigned char salt_copy[SALT_MAX];
     int error;
 
     TRY(kdf_check_cost(ARGON2_VERSION_13, cost));
     if (tpks_secret_size(password) > UINT32_MAX)
         return fail(TPKS_BAD_INPUT, "the password is too long");
+    if (salt_size < ARGON2_MIN_SALT_LENGTH || salt_size > SALT_MAX)
+        return fail(TPKS_TAMPERED, "the salt of the password has an impossible length");
     /* libargon2 wants to be able to write to its inputs, and wipes the password. */
     copy = tpks_secret_copy(tpks_secret_data_const(password), tpks_secret_size(password));
     key = tpks_secret_new(BEK_SIZE);
     if (copy == NULL || key == NULL)
         return fail_memory();
-    memcpy(salt_copy, salt, KDF_SALT_SIZE);
-    error = argon2id(copy, cost, salt_copy, key);
+    memcpy(salt_copy, salt, salt_size);
+    error = argon2id(copy, cost, salt_copy, salt_size, key);
     if (error == ARGON2_MEMORY_ALLOCATION_ERROR)
         return fail(TPKS_NO_MEMORY, "out of memory: Argon2id needs %u MiB for this password slot",
                     cost->m_kib / KIB_PER_MIB);

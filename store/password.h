@@ -25,6 +25,10 @@ TPKS_CHECK tpks_result kdf_check_cost(uint32_t version, const tpks_kdf_cost *cos
 
 TPKS_CHECK tpks_result kdf_password(const TPKS_SECRET *password, const tpks_kdf_cost *cost,
                                     const unsigned char salt[KDF_SALT_SIZE], TPKS_SECRET **bek);
+/* The same with a salt of another size, 8 to 64 bytes, as another program has chosen it. */
+TPKS_CHECK tpks_result kdf_password_salted(const TPKS_SECRET *password, const tpks_kdf_cost *cost,
+                                           const unsigned char *salt, size_t salt_size,
+                                           TPKS_SECRET **bek);
 /* wrap key (32 bytes) and commitment from a BEK. */
 TPKS_CHECK tpks_result kdf_expand(OSSL_LIB_CTX *libctx, const TPKS_SECRET *bek,
                                   const unsigned char salt[KDF_SALT_SIZE], TPKS_SECRET **wrap_key,

@@ -30,7 +30,7 @@ void tpks_record_free(TPKS_RECORD *record)
     OPENSSL_free(record);
 }
 
-static tpks_result add_cert(TPKS_RECORD *record, const unsigned char *der, size_t size)
+tpks_result record_add_cert(TPKS_RECORD *record, const unsigned char *der, size_t size)
 {
     if (record->cert_count == CERTS_MAX)
         return fail(TPKS_BAD_INPUT,
@@ -76,7 +76,7 @@ tpks_result record_copy(const TPKS_RECORD *from, TPKS_RECORD **out)
     TRY(bytes_set(&to->extension, from->extension.data, from->extension.size));
     TRY(bytes_set(&to->sealed, from->sealed.data, from->sealed.size));
     for (size_t i = 0; i < from->cert_count; i++)
-        TRY(add_cert(to, from->certs[i].data, from->certs[i].size));
+        TRY(record_add_cert(to, from->certs[i].data, from->certs[i].size));
     *out = to;
     to = NULL;
     return TPKS_OK;
@@ -352,7 +352,7 @@ tpks_result record_set_certs(OSSL_LIB_CTX *libctx, TPKS_RECORD *record,
         int size = i2d_X509(sk_X509_value(certs, i), &der);
         if (size < 0)
             return fail_crypto(TPKS_BAD_INPUT, "certificate");
-        tpks_result result = add_cert(record, der, (size_t)size);
+        tpks_result result = record_add_cert(record, der, (size_t)size);
         OPENSSL_free(der);
         TRY(result);
     }
@@ -391,10 +391,18 @@ static tpks_result check_each_cert(OSSL_LIB_CTX *libctx, const TPKS_RECORD *reco
     return TPKS_OK;
 }
 
+/* Trustpoint has keys without a certificate, of whose public half it knows the digest at most. */
+static bool lacks_public(const TPKS_RECORD *record)
+{
+    return record->home != 0 && record->spki.size == 0;
+}
+
 tpks_result record_check_public(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record)
 {
     unsigned char digest[SHA256_SIZE];
 
+    if (lacks_public(record))
+        return check_each_cert(libctx, record);
     TRY(sha256(libctx, record->spki.data, record->spki.size, digest));
     if (memcmp(digest, record->spki_sha256, sizeof(digest)) != 0)
         return fail(TPKS_TAMPERED,
@@ -403,6 +411,47 @@ tpks_result record_check_public(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record)
                     record->name);
     TRY(record_check_certs(libctx, record));
     return check_each_cert(libctx, record);
+}
+
+/* By the algorithm's identifier: the key itself may be one that libcrypto does not know. */
+static const char *type_of_spki(const X509_PUBKEY *spki)
+{
+    ASN1_OBJECT *algorithm = NULL;
+
+    if (!X509_PUBKEY_get0_param(&algorithm, NULL, NULL, NULL, spki))
+        return "unknown";
+    switch (OBJ_obj2nid(algorithm)) {
+    case NID_rsaEncryption:
+        return "RSA";
+    case NID_rsassaPss:
+        return "RSA-PSS";
+    case NID_X9_62_id_ecPublicKey:
+        return "EC";
+    case NID_ED25519:
+        return "ED25519";
+    case NID_ED448:
+        return "ED448";
+    default:
+        return "unknown";
+    }
+}
+
+tpks_result record_set_public(OSSL_LIB_CTX *libctx, TPKS_RECORD *record, const X509 *cert)
+{
+    const X509_PUBKEY *spki = X509_get_X509_PUBKEY(cert);
+    unsigned char *der = NULL;
+    int size = i2d_X509_PUBKEY(spki, &der);
+
+    if (size <= 0)
+        return fail_crypto(TPKS_TAMPERED, "the certificate's public key");
+    OPENSSL_free(record->spki.data);
+    record->spki.data = der;
+    record->spki.size = (size_t)size;
+    OPENSSL_free(record->key_type);
+    record->key_type = OPENSSL_strdup(type_of_spki(spki));
+    if (record->key_type == NULL)
+        return fail_memory();
+    return sha256(libctx, der, (size_t)size, record->spki_sha256);
 }
 
 /* ---- searches ---- */
@@ -565,6 +614,21 @@ static tpks_result fail_other_key(const TPKS_RECORD *record)
                 record->name);
 }
 
+/* With nothing but a digest, perhaps not even that, to compare; `der` is taken over. */
+static tpks_result check_digest(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record, unsigned char *der,
+                                int size)
+{
+    static const unsigned char unknown[SHA256_SIZE];
+    unsigned char digest[SHA256_SIZE];
+    tpks_result result = sha256(libctx, der, (size_t)size, digest);
+
+    OPENSSL_free(der);
+    if (result != TPKS_OK || memcmp(record->spki_sha256, unknown, sizeof(unknown)) == 0)
+        return result;
+    return memcmp(record->spki_sha256, digest, sizeof(digest)) == 0 ? TPKS_OK
+                                                                    : fail_other_key(record);
+}
+
 tpks_result record_check_key(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record,
                              const TPKS_SECRET *pkcs8)
 {
@@ -574,6 +638,8 @@ tpks_result record_check_key(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record,
 
     if (size <= 0)
         return fail_crypto(TPKS_TAMPERED, "the opened key");
+    if (lacks_public(record))
+        return check_digest(libctx, record, der, size);
     return same_spki(libctx, &record->spki, key, der, size) ? TPKS_OK : fail_other_key(record);
 }
 

@@ -17,6 +17,15 @@
 #define SEAL_GCM 1
 #define SEAL_TOKEN 3
 
+/* How Trustpoint keeps keys: numbers of this process only, never stored. */
+#define SEAL_TRUSTPOINT_PLAIN 100            /* in the clear */
+#define SEAL_TRUSTPOINT_V1 101               /* its field format 1, under its DEK */
+#define SEAL_TRUSTPOINT_V2 102               /* its field format 2 */
+#define SEAL_TRUSTPOINT_IMPORT 103           /* base64 within field format 2 */
+#define SEAL_TRUSTPOINT_MANAGED_SOFTWARE 104 /* PBES2, under a password of its own */
+#define SEAL_TRUSTPOINT_TOKEN 105            /* in a token */
+#define SEAL_TRUSTPOINT_NONE 106             /* there is no key */
+
 #define PKCS8_MAX 65536 /* an RSA-16384 key has 9.3 KiB */
 #define CERTS_MAX 64
 
@@ -76,6 +85,11 @@ TPKS_CHECK tpks_result record_open(const TPKS_RECORD *record, DEK *dek, TPKS_SEC
 /* Is what was read back, with its certificates, what was written? TPKS_DATABASE_UNAVAILABLE. */
 TPKS_CHECK tpks_result record_check_written(const TPKS_RECORD *stored, const TPKS_RECORD *written);
 
+/* One more certificate, whatever it is. */
+TPKS_CHECK tpks_result record_add_cert(TPKS_RECORD *record, const unsigned char *der, size_t size);
+/* Takes key type and public half from a certificate. */
+TPKS_CHECK tpks_result record_set_public(OSSL_LIB_CTX *libctx, TPKS_RECORD *record,
+                                         const X509 *cert);
 /* Are the certificates the ones whose digest the record authenticates? */
 TPKS_CHECK tpks_result record_check_certs(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record);
 /* Takes `certs` (NULL: none) in, checking that number 0 carries the record's public key. */

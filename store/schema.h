@@ -15,6 +15,7 @@
 typedef struct database {
     const tpks_backend *backend;
     tpks_db *db;
+    const struct trustpoint_tables *tables; /* what Trustpoint calls them; NULL: they are ours */
 } database;
 
 /* Takes over nothing: whoever is called frees the record after it. */
@@ -34,9 +35,10 @@ typedef struct schema {
     tpks_result (*read_head)(const database *d, OSSL_LIB_CTX *libctx, head *out);
     /* Would read_head() still give `h`? */
     tpks_result (*is_unchanged)(const database *d, OSSL_LIB_CTX *libctx, const head *h, bool *out);
-    /* Is `dek` the one of this database? One error, TPKS_TAMPERED, for every way of failing. */
+    /* Is `dek` the one of this database? One error, TPKS_TAMPERED, for every way of failing. Runs
+       inside or outside of a transaction. */
     tpks_result (*prove_dek)(const database *d, OSSL_LIB_CTX *libctx, const head *h, DEK *dek);
-    /* With a proven DEK: is the head as its owner left it? */
+    /* With a proven DEK: is the head as its owner left it? NULL: nobody could tell. */
     tpks_result (*check_head)(const head *h, DEK *dek);
     /* The DEK of storage without an HSM. */
     tpks_result (*open_software)(const database *d, OSSL_LIB_CTX *libctx, const head *h,
@@ -44,8 +46,9 @@ typedef struct schema {
 
     tpks_result (*count_records)(const database *d, const head *h, uint64_t *out);
     /*
-     * Calls `each` with every matching record and its certificates, ordered by name; frees it
-     * after. The database's word for a match is not taken: TPKS_TAMPERED.
+     * Calls `each` with every matching record and its certificates, ordered by name (those of
+     * Trustpoint: by number); frees it after. The database's word for a match is not taken:
+     * TPKS_TAMPERED.
      */
     tpks_result (*each_record)(const database *d, OSSL_LIB_CTX *libctx, const head *h,
                                const tpks_selector *selector, schema_each_fn *each, void *arg);
@@ -67,7 +70,7 @@ typedef struct schema {
 extern const schema schema_native;
 
 /* Whose database is it? TPKS_NOT_A_KEYSTORE, TPKS_NEWER_FORMAT. */
-TPKS_CHECK tpks_result schema_recognise(const database *d, const schema **out);
+TPKS_CHECK tpks_result schema_recognise(database *d, const schema **out);
 
 /* ---- native format 1, with its changes ---- */
 

@@ -7,6 +7,7 @@
 #include <openssl/crypto.h>
 
 #include "error.h"
+#include "rows.h"
 #include "slot.h"
 
 /*
@@ -53,153 +54,10 @@ static const char *const create_statements[] = {
     " r.changed, r.seal_algorithm, r.certs_digest, r.token_serial, r.cka_id, r.extension,"         \
     " r.nonce, r.sealed"
 
-/* ---- values ---- */
-
-static tpks_value blob(const void *data, size_t size)
-{
-    return (tpks_value){.type = TPKS_VALUE_BLOB, .data = data == NULL ? "" : data, .size = size};
-}
-
-static tpks_value blob_of(const bytes *b)
-{
-    return blob(b->data, b->size);
-}
-
-static tpks_value text(const char *s)
-{
-    return (tpks_value){.type = TPKS_VALUE_TEXT, .data = s, .size = strlen(s)};
-}
-
-static tpks_value integer(uint64_t i)
-{
-    return (tpks_value){.type = TPKS_VALUE_INTEGER, .integer = (int64_t)i};
-}
-
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
 static tpks_result run(const database *d, const char *sql, const tpks_value *values, size_t count,
                        uint64_t *changed)
 {
     return d->backend->run(d->db, sql, values, count, changed);
-}
-
-/* Reads the columns of one row in order; the first mistake sticks. */
-typedef struct reader {
-    const database *d;
-    tpks_rows *rows;
-    const char *table;
-    int column;
-    tpks_result result;
-} reader;
-
-static void reader_finish(reader *r)
-{
-    if (r->rows != NULL)
-        r->d->backend->finish(r->rows);
-    r->rows = NULL;
-}
-
-#define READER __attribute__((cleanup(reader_finish))) reader
-
-static tpks_result reader_start(reader *r, const char *sql, const tpks_value *values, size_t count)
-{
-    return r->d->backend->query(r->d->db, sql, values, count, &r->rows);
-}
-
-static tpks_result reader_next(reader *r, bool *got)
-{
-    r->column = 0;
-    r->result = TPKS_OK;
-    return r->d->backend->next(r->rows, got);
-}
-
-static void malformed(reader *r)
-{
-    if (r->result == TPKS_OK)
-        r->result = fail(TPKS_TAMPERED,
-                         "%s: table %s, column %d holds what it never should: "
-                         "restore the database from a backup",
-                         r->d->backend->describe(r->d->db), r->table, r->column);
-}
-
-static tpks_value take(reader *r, tpks_value_type type)
-{
-    tpks_value value = r->d->backend->column(r->rows, r->column++);
-
-    if (value.type != type) {
-        malformed(r);
-        value = (tpks_value){.type = type, .data = "", .size = 0};
-    }
-    return value;
-}
-
-static uint64_t take_integer(reader *r)
-{
-    return (uint64_t)take(r, TPKS_VALUE_INTEGER).integer;
-}
-
-/* An integer that must fit 32 bits. */
-static uint32_t take_small(reader *r)
-{
-    uint64_t value = take_integer(r);
-
-    if (value > UINT32_MAX)
-        malformed(r);
-    return (uint32_t)value;
-}
-
-static void take_fixed(reader *r, unsigned char *out, size_t size)
-{
-    tpks_value value = take(r, TPKS_VALUE_BLOB);
-
-    if (value.size != size)
-        malformed(r);
-    else
-        memcpy(out, value.data, size);
-}
-
-static void take_bytes(reader *r, bytes *out)
-{
-    tpks_value value = take(r, TPKS_VALUE_BLOB);
-
-    if (bytes_set(out, value.data, value.size) != TPKS_OK && r->result == TPKS_OK)
-        r->result = TPKS_NO_MEMORY;
-}
-
-static void take_text(reader *r, char **out)
-{
-    tpks_value value = take(r, TPKS_VALUE_TEXT);
-
-    if (memchr(value.data, '\0', value.size) != NULL)
-        malformed(r);
-    OPENSSL_free(*out);
-    *out = OPENSSL_strndup(value.data, value.size);
-    if (*out == NULL && r->result == TPKS_OK)
-        r->result = fail_memory();
-}
-
-/* One more row in an array; NULL with the reason in r->result. */
-static void *take_row(reader *r, void *array, size_t *count, size_t size, size_t limit)
-{
-    if (*count == limit) {
-        r->result = fail(TPKS_TAMPERED,
-                         "%s: table %s has more than %zu rows where that never should be: "
-                         "restore the database from a backup",
-                         r->d->backend->describe(r->d->db), r->table, limit);
-        return NULL;
-    }
-    void *grown = rows_grow(array, count, size);
-    if (grown == NULL)
-        r->result = fail_memory();
-    return grown;
-}
-
-/* Ends a row: its extension area must hold nothing that we would have to know. */
-static tpks_result take_end(reader *r, const bytes *extension)
-{
-    if (r->result != TPKS_OK)
-        return r->result;
-    return extension_check(extension->data, extension->size, r->table);
 }
 
 /* ---- header, DEKs, slots, wraps ---- */
@@ -272,7 +130,7 @@ static tpks_result read_header(const database *d, head *h)
 static tpks_result read_deks(const database *d, head *h)
 {
     READER r = {.d = d, .table = "tpks_dek"};
-    tpks_value key[] = {blob(h->keystore, TPKS_ID_SIZE)};
+    tpks_value key[] = {value_blob(h->keystore, TPKS_ID_SIZE)};
 
     TRY(reader_start(&r,
                      "SELECT id, state, check_nonce, check_value, previous, extension"
@@ -324,7 +182,7 @@ static void take_slot(reader *r, slot_row *slot)
 static tpks_result read_slots(const database *d, head *h)
 {
     READER r = {.d = d, .table = "tpks_slot"};
-    tpks_value key[] = {blob(h->keystore, TPKS_ID_SIZE)};
+    tpks_value key[] = {value_blob(h->keystore, TPKS_ID_SIZE)};
 
     TRY(reader_start(&r,
                      "SELECT id, kind, state, label, host, token_label, token_serial, cka_id,"
@@ -347,7 +205,7 @@ static tpks_result read_slots(const database *d, head *h)
 static tpks_result read_wraps(const database *d, head *h)
 {
     READER r = {.d = d, .table = "tpks_wrap"};
-    tpks_value key[] = {blob(h->keystore, TPKS_ID_SIZE)};
+    tpks_value key[] = {value_blob(h->keystore, TPKS_ID_SIZE)};
 
     TRY(reader_start(&r,
                      "SELECT slot, dek, algorithm, iv, wrapped, commitment, extension"
@@ -394,8 +252,8 @@ tpks_result native_read_head(const database *d, head *out)
 static tpks_result is_unchanged(const database *d, OSSL_LIB_CTX *libctx, const head *h, bool *out)
 {
     READER r = {.d = d, .table = "tpks_header"};
-    tpks_value values[] = {blob(h->keystore, TPKS_ID_SIZE), integer(h->generation),
-                           blob(h->seal, sizeof(h->seal))};
+    tpks_value values[] = {value_blob(h->keystore, TPKS_ID_SIZE), value_integer(h->generation),
+                           value_blob(h->seal, sizeof(h->seal))};
 
     (void)libctx;
     TRY(reader_start(&r,
@@ -408,13 +266,13 @@ static tpks_result is_unchanged(const database *d, OSSL_LIB_CTX *libctx, const h
 static tpks_result insert_dek(const database *d, const head *h, const dek_row *dek)
 {
     tpks_value values[] = {
-        blob(h->keystore, TPKS_ID_SIZE),
-        blob(dek->id, TPKS_ID_SIZE),
-        integer(dek->state),
-        blob(dek->check_nonce, sizeof(dek->check_nonce)),
-        blob(dek->check_value, sizeof(dek->check_value)),
-        blob_of(&dek->previous),
-        blob_of(&dek->extension),
+        value_blob(h->keystore, TPKS_ID_SIZE),
+        value_blob(dek->id, TPKS_ID_SIZE),
+        value_integer(dek->state),
+        value_blob(dek->check_nonce, sizeof(dek->check_nonce)),
+        value_blob(dek->check_value, sizeof(dek->check_value)),
+        value_bytes(&dek->previous),
+        value_bytes(&dek->extension),
     };
 
     return run(d,
@@ -426,14 +284,14 @@ static tpks_result insert_dek(const database *d, const head *h, const dek_row *d
 static tpks_result insert_wrap(const database *d, const head *h, const wrap_row *wrap)
 {
     tpks_value values[] = {
-        blob(h->keystore, TPKS_ID_SIZE),
-        blob(wrap->slot, TPKS_ID_SIZE),
-        blob(wrap->dek, TPKS_ID_SIZE),
-        integer(wrap->algorithm),
-        blob_of(&wrap->iv),
-        blob_of(&wrap->wrapped),
-        blob_of(&wrap->commitment),
-        blob_of(&wrap->extension),
+        value_blob(h->keystore, TPKS_ID_SIZE),
+        value_blob(wrap->slot, TPKS_ID_SIZE),
+        value_blob(wrap->dek, TPKS_ID_SIZE),
+        value_integer(wrap->algorithm),
+        value_bytes(&wrap->iv),
+        value_bytes(&wrap->wrapped),
+        value_bytes(&wrap->commitment),
+        value_bytes(&wrap->extension),
     };
 
     return run(d,
@@ -445,22 +303,22 @@ static tpks_result insert_wrap(const database *d, const head *h, const wrap_row 
 static tpks_result insert_slot(const database *d, const head *h, const slot_row *slot)
 {
     tpks_value values[] = {
-        blob(h->keystore, TPKS_ID_SIZE),
-        blob(slot->id, TPKS_ID_SIZE),
-        integer(slot->kind),
-        integer(slot->state),
-        text(slot->label),
-        text(slot->host),
-        text(slot->token_label),
-        text(slot->token_serial),
-        blob_of(&slot->cka_id),
-        integer(slot->kdf_version),
-        integer(slot->cost.t),
-        integer(slot->cost.m_kib),
-        integer(slot->cost.p),
-        blob_of(&slot->salt),
-        integer((uint64_t)slot->created),
-        blob_of(&slot->extension),
+        value_blob(h->keystore, TPKS_ID_SIZE),
+        value_blob(slot->id, TPKS_ID_SIZE),
+        value_integer(slot->kind),
+        value_integer(slot->state),
+        value_text(slot->label),
+        value_text(slot->host),
+        value_text(slot->token_label),
+        value_text(slot->token_serial),
+        value_bytes(&slot->cka_id),
+        value_integer(slot->kdf_version),
+        value_integer(slot->cost.t),
+        value_integer(slot->cost.m_kib),
+        value_integer(slot->cost.p),
+        value_bytes(&slot->salt),
+        value_integer((uint64_t)slot->created),
+        value_bytes(&slot->extension),
     };
 
     return run(d,
@@ -483,7 +341,7 @@ static tpks_result insert_slots(const database *d, const head *h)
 
 tpks_result native_replace_slots(const database *d, const head *h)
 {
-    tpks_value key[] = {blob(h->keystore, TPKS_ID_SIZE)};
+    tpks_value key[] = {value_blob(h->keystore, TPKS_ID_SIZE)};
 
     TRY(run(d, "DELETE FROM tpks_wrap WHERE keystore = $1", key, COUNT(key), NULL));
     TRY(run(d, "DELETE FROM tpks_slot WHERE keystore = $1", key, COUNT(key), NULL));
@@ -493,16 +351,16 @@ tpks_result native_replace_slots(const database *d, const head *h)
 tpks_result native_insert_head(const database *d, const head *h)
 {
     tpks_value values[] = {
-        blob(h->keystore, TPKS_ID_SIZE),
-        text(h->label),
-        integer(h->format),
-        integer(h->required),
-        integer(h->optional),
-        integer(h->generation),
-        blob(h->dek, TPKS_ID_SIZE),
-        blob_of(&h->extension),
-        blob(h->seal_nonce, sizeof(h->seal_nonce)),
-        blob(h->seal, sizeof(h->seal)),
+        value_blob(h->keystore, TPKS_ID_SIZE),
+        value_text(h->label),
+        value_integer(h->format),
+        value_integer(h->required),
+        value_integer(h->optional),
+        value_integer(h->generation),
+        value_blob(h->dek, TPKS_ID_SIZE),
+        value_bytes(&h->extension),
+        value_blob(h->seal_nonce, sizeof(h->seal_nonce)),
+        value_blob(h->seal, sizeof(h->seal)),
     };
 
     TRY(run(d,
@@ -529,12 +387,12 @@ tpks_result native_advance(const database *d, const head *h, uint64_t generation
 {
     uint64_t changed = 0;
     tpks_value values[] = {
-        integer(h->generation),
-        blob(h->seal_nonce, sizeof(h->seal_nonce)),
-        blob(h->seal, sizeof(h->seal)),
-        blob(h->keystore, TPKS_ID_SIZE),
-        integer(generation),
-        blob(seal, PROOF_SIZE),
+        value_integer(h->generation),
+        value_blob(h->seal_nonce, sizeof(h->seal_nonce)),
+        value_blob(h->seal, sizeof(h->seal)),
+        value_blob(h->keystore, TPKS_ID_SIZE),
+        value_integer(generation),
+        value_blob(seal, PROOF_SIZE),
     };
 
     TRY(run(d,
@@ -554,15 +412,15 @@ static tpks_result insert_certs(const database *d, OSSL_LIB_CTX *libctx, const T
         cert_index index;
         TRY(cert_index_make(libctx, &record->certs[i], &index));
         tpks_value values[] = {
-            blob(record->keystore, TPKS_ID_SIZE),
-            blob(record->id, TPKS_ID_SIZE),
-            integer(i),
-            blob_of(&record->certs[i]),
-            blob(index.sha256, sizeof(index.sha256)),
-            blob(index.sha1, sizeof(index.sha1)),
-            blob(index.subject, sizeof(index.subject)),
-            blob(index.issuer, sizeof(index.issuer)),
-            blob(index.serial, index.serial_size),
+            value_blob(record->keystore, TPKS_ID_SIZE),
+            value_blob(record->id, TPKS_ID_SIZE),
+            value_integer(i),
+            value_bytes(&record->certs[i]),
+            value_blob(index.sha256, sizeof(index.sha256)),
+            value_blob(index.sha1, sizeof(index.sha1)),
+            value_blob(index.subject, sizeof(index.subject)),
+            value_blob(index.issuer, sizeof(index.issuer)),
+            value_blob(index.serial, index.serial_size),
         };
         TRY(run(d,
                 "INSERT INTO tpks_certificate (keystore, record, position, der, sha256, sha1,"
@@ -574,21 +432,23 @@ static tpks_result insert_certs(const database *d, OSSL_LIB_CTX *libctx, const T
 
 static tpks_result delete_certs(const database *d, const TPKS_RECORD *record)
 {
-    tpks_value values[] = {blob(record->keystore, TPKS_ID_SIZE), blob(record->id, TPKS_ID_SIZE)};
+    tpks_value values[] = {value_blob(record->keystore, TPKS_ID_SIZE),
+                           value_blob(record->id, TPKS_ID_SIZE)};
 
     return run(d, "DELETE FROM tpks_certificate WHERE keystore = $1 AND record = $2", values,
                COUNT(values), NULL);
 }
 
 #define RECORD_VALUES(record)                                                                      \
-    blob((record)->keystore, TPKS_ID_SIZE), blob((record)->id, TPKS_ID_SIZE),                      \
-        text((record)->name), integer((record)->version), blob((record)->dek, TPKS_ID_SIZE),       \
-        text((record)->key_type), blob_of(&(record)->spki),                                        \
-        blob((record)->spki_sha256, SHA256_SIZE), integer((record)->policy),                       \
-        integer((uint64_t)(record)->created), integer((uint64_t)(record)->changed),                \
-        integer((record)->seal_algorithm), blob((record)->certs_digest, SHA256_SIZE),              \
-        text((record)->token_serial), blob_of(&(record)->cka_id), blob_of(&(record)->extension),   \
-        blob((record)->nonce, NONCE_SIZE), blob_of(&(record)->sealed)
+    value_blob((record)->keystore, TPKS_ID_SIZE), value_blob((record)->id, TPKS_ID_SIZE),          \
+        value_text((record)->name), value_integer((record)->version),                              \
+        value_blob((record)->dek, TPKS_ID_SIZE), value_text((record)->key_type),                   \
+        value_bytes(&(record)->spki), value_blob((record)->spki_sha256, SHA256_SIZE),              \
+        value_integer((record)->policy), value_integer((uint64_t)(record)->created),               \
+        value_integer((uint64_t)(record)->changed), value_integer((record)->seal_algorithm),       \
+        value_blob((record)->certs_digest, SHA256_SIZE), value_text((record)->token_serial),       \
+        value_bytes(&(record)->cka_id), value_bytes(&(record)->extension),                         \
+        value_blob((record)->nonce, NONCE_SIZE), value_bytes(&(record)->sealed)
 
 tpks_result native_insert_record(const database *d, OSSL_LIB_CTX *libctx, const TPKS_RECORD *record)
 {
@@ -613,7 +473,7 @@ tpks_result native_insert_record(const database *d, OSSL_LIB_CTX *libctx, const 
 tpks_result native_update_record(const database *d, OSSL_LIB_CTX *libctx, const TPKS_RECORD *record,
                                  uint64_t was)
 {
-    tpks_value values[] = {RECORD_VALUES(record), integer(was)};
+    tpks_value values[] = {RECORD_VALUES(record), value_integer(was)};
     uint64_t changed = 0;
     tpks_result result =
         run(d,
@@ -638,8 +498,8 @@ tpks_result native_update_record(const database *d, OSSL_LIB_CTX *libctx, const 
 tpks_result native_delete_record(const database *d, const TPKS_RECORD *record)
 {
     uint64_t changed = 0;
-    tpks_value values[] = {blob(record->keystore, TPKS_ID_SIZE), blob(record->id, TPKS_ID_SIZE),
-                           integer(record->version)};
+    tpks_value values[] = {value_blob(record->keystore, TPKS_ID_SIZE),
+                           value_blob(record->id, TPKS_ID_SIZE), value_integer(record->version)};
 
     TRY(run(d, "DELETE FROM tpks_record WHERE keystore = $1 AND id = $2 AND version = $3", values,
             COUNT(values), &changed));
@@ -652,14 +512,9 @@ tpks_result native_delete_record(const database *d, const TPKS_RECORD *record)
 
 static tpks_result count_records(const database *d, const char *sql, const head *h, uint64_t *out)
 {
-    READER r = {.d = d, .table = "tpks_record"};
-    tpks_value key[] = {blob(h->keystore, TPKS_ID_SIZE)};
-    bool got = false;
+    tpks_value key[] = {value_blob(h->keystore, TPKS_ID_SIZE)};
 
-    TRY(reader_start(&r, sql, key, COUNT(key)));
-    TRY(reader_next(&r, &got));
-    *out = got ? take_integer(&r) : 0;
-    return r.result;
+    return read_integer(d, "tpks_record", sql, key, COUNT(key), out);
 }
 
 static tpks_result count_all(const database *d, const head *h, uint64_t *out)
@@ -675,7 +530,8 @@ tpks_result native_count_strangers(const database *d, const head *h, uint64_t *o
 static tpks_result read_certs(const database *d, TPKS_RECORD *record)
 {
     READER r = {.d = d, .table = "tpks_certificate"};
-    tpks_value key[] = {blob(record->keystore, TPKS_ID_SIZE), blob(record->id, TPKS_ID_SIZE)};
+    tpks_value key[] = {value_blob(record->keystore, TPKS_ID_SIZE),
+                        value_blob(record->id, TPKS_ID_SIZE)};
 
     TRY(reader_start(&r,
                      "SELECT position, der FROM tpks_certificate"
@@ -753,27 +609,27 @@ static tpks_result search_build(search *s, OSSL_LIB_CTX *libctx, const head *h,
 {
     snprintf(s->sql, sizeof(s->sql),
              "SELECT " RECORD_COLUMNS " FROM tpks_record r WHERE r.keystore = $1");
-    s->values[s->count++] = blob(h->keystore, TPKS_ID_SIZE);
+    s->values[s->count++] = value_blob(h->keystore, TPKS_ID_SIZE);
     if (by != NULL && by->name != NULL)
-        search_and(s, "r.name", text(by->name));
+        search_and(s, "r.name", value_text(by->name));
     if (by != NULL && by->id != NULL)
-        search_and(s, "r.id", blob(by->id, TPKS_ID_SIZE));
+        search_and(s, "r.id", value_blob(by->id, TPKS_ID_SIZE));
     if (by != NULL && by->spki_sha256 != NULL)
-        search_and(s, "r.spki_sha256", blob(by->spki_sha256, SHA256_SIZE));
+        search_and(s, "r.spki_sha256", value_blob(by->spki_sha256, SHA256_SIZE));
     if (by != NULL && by->cert_sha256 != NULL)
-        search_leaf(s, "sha256", blob(by->cert_sha256, SHA256_SIZE));
+        search_leaf(s, "sha256", value_blob(by->cert_sha256, SHA256_SIZE));
     if (by != NULL && by->cert_sha1 != NULL)
-        search_leaf(s, "sha1", blob(by->cert_sha1, 20));
+        search_leaf(s, "sha1", value_blob(by->cert_sha1, 20));
     if (by != NULL && by->subject != NULL) {
         TRY(sha256(libctx, by->subject, by->subject_size, s->subject));
-        search_leaf(s, "subject", blob(s->subject, SHA256_SIZE));
+        search_leaf(s, "subject", value_blob(s->subject, SHA256_SIZE));
     }
     if (by != NULL && by->issuer != NULL) {
         TRY(sha256(libctx, by->issuer, by->issuer_size, s->issuer));
-        search_leaf(s, "issuer", blob(s->issuer, SHA256_SIZE));
+        search_leaf(s, "issuer", value_blob(s->issuer, SHA256_SIZE));
     }
     if (by != NULL && by->serial != NULL)
-        search_leaf(s, "serial", blob(by->serial, by->serial_size));
+        search_leaf(s, "serial", value_blob(by->serial, by->serial_size));
     strcat(s->sql, " ORDER BY r.name");
     return TPKS_OK;
 }

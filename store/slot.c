@@ -13,6 +13,7 @@
 #include "error.h"
 #include "file.h"
 #include "secret.h"
+#include "text.h"
 
 #define DEK_HEX_SIZE ((size_t)2 * DEK_SIZE)
 
@@ -95,32 +96,86 @@ tpks_result slot_make_hsm(OSSL_LIB_CTX *libctx, const head *h, HSM *hsm, const T
     return slot_fill_hsm(h, hsm, dek, out);
 }
 
+bool slot_is_on(const slot_row *slot, const HSM *hsm)
+{
+    if (*slot->token_serial != '\0' && strcmp(slot->token_serial, hsm_token_serial(hsm)) == 0)
+        return true;
+    return slot->kek_label != NULL && strcmp(slot->token_label, hsm_token_label(hsm)) == 0;
+}
+
+static tpks_result unwrap(OSSL_LIB_CTX *libctx, const head *h, const hsm_wrapped *wrapped, HSM *hsm,
+                          const char *where, DEK **out)
+{
+    TPKS_SECRET *dek = NULL;
+
+    if (strcmp(where, "process") != 0) {
+        HSM_DEK *in_token = NULL;
+        tpks_result result = hsm_unwrap(hsm, wrapped, h->dek, &in_token);
+        if (result == TPKS_OK)
+            return dek_from_hsm(libctx, in_token, out);
+        if (result != TPKS_UNSUPPORTED || strcmp(where, "hsm") == 0)
+            return result;
+    }
+    TRY(hsm_unwrap_out(hsm, wrapped, &dek));
+    return dek_from_secret(libctx, dek, out);
+}
+
+/* Trustpoint does not write down which of these it used, and tries them in this order itself. */
+static tpks_result unwrap_trying(OSSL_LIB_CTX *libctx, const head *h, hsm_wrapped *wrapped,
+                                 HSM *hsm, const char *where, DEK **out)
+{
+    static const wrap_algorithm order[] = {WRAP_AES_KW, WRAP_TRUSTPOINT_KW_PAD, WRAP_AES_KWP};
+    tpks_result result = TPKS_KEK_FOREIGN, foreign = TPKS_OK;
+
+    for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++) {
+        wrapped->algorithm = order[i];
+        result = unwrap(libctx, h, wrapped, hsm, where, out);
+        if (result == TPKS_KEK_FOREIGN)
+            foreign = result;
+        if (result != TPKS_KEK_FOREIGN && result != TPKS_UNSUPPORTED)
+            return result;
+    }
+    if (foreign == TPKS_OK)
+        return result;
+    return fail(foreign,
+                "HSM token \"%s\": its key \"%.100s\" does not unwrap Trustpoint's DEK: one of "
+                "them was replaced or damaged: restore it",
+                hsm_token_label(hsm), wrapped->label);
+}
+
+/* Trustpoint has the slot, but nothing that can be unwrapped. */
+static tpks_result fail_unwrappable(const slot_row *slot, const wrap_row *wrap)
+{
+    if (slot->kek_label == NULL)
+        return fail(TPKS_TAMPERED, "slot \"%s\" does not hold the current DEK", slot->label);
+    if (wrap == NULL)
+        return fail(TPKS_KEK_MISSING,
+                    "Trustpoint has stored no DEK wrapped by the key \"%.100s\": restore it",
+                    slot->kek_label);
+    return fail(TPKS_NEWER_FORMAT,
+                "Trustpoint has wrapped its DEK in a way that this version does not know: use a "
+                "newer version");
+}
+
 tpks_result slot_open_hsm(OSSL_LIB_CTX *libctx, const head *h, const slot_row *slot, HSM *hsm,
                           const char *where, DEK **out)
 {
     const wrap_row *wrap = head_wrap(h, slot);
 
-    if (wrap == NULL)
-        return fail(TPKS_TAMPERED, "slot \"%s\" does not hold the current DEK", slot->label);
+    if (wrap == NULL || wrap->algorithm == WRAP_NONE)
+        return fail_unwrappable(slot, wrap);
     hsm_wrapped wrapped = {
         .cka_id = slot->cka_id.data,
+        .label = slot->kek_label,
         .algorithm = (wrap_algorithm)wrap->algorithm,
         .iv = wrap->iv.data,
         .iv_size = wrap->iv.size,
         .data = wrap->wrapped.data,
         .size = wrap->wrapped.size,
     };
-    if (strcmp(where, "process") != 0) {
-        HSM_DEK *in_token = NULL;
-        tpks_result result = hsm_unwrap(hsm, &wrapped, h->dek, &in_token);
-        if (result == TPKS_OK)
-            return dek_from_hsm(libctx, in_token, out);
-        if (result != TPKS_UNSUPPORTED || strcmp(where, "hsm") == 0)
-            return result;
-    }
-    TPKS_SECRET *dek = NULL;
-    TRY(hsm_unwrap_out(hsm, &wrapped, &dek));
-    return dek_from_secret(libctx, dek, out);
+    if (wrap->algorithm == WRAP_TRUSTPOINT_CWRAP)
+        return unwrap_trying(libctx, h, &wrapped, hsm, where, out);
+    return unwrap(libctx, h, &wrapped, hsm, where, out);
 }
 
 /* ---- passwords and recovery keys ---- */
@@ -212,6 +267,46 @@ static tpks_result bek_of(const slot_row *slot, const TPKS_SECRET *secret, TPKS_
     return kdf_password(secret, &slot->cost, slot->salt.data, bek);
 }
 
+/* As Django takes a password from a form: without white space around it. */
+static tpks_result trustpoint_bek(const slot_row *slot, const TPKS_SECRET *secret,
+                                  TPKS_SECRET **bek)
+{
+    size_t size = 0;
+    const char *text =
+        text_strip((const char *)tpks_secret_data_const(secret), tpks_secret_size(secret), &size);
+    SECRET *password = tpks_secret_copy(text, size);
+
+    if (password == NULL)
+        return fail_memory();
+    return kdf_password_salted(password, &slot->cost, slot->salt.data, slot->salt.size, bek);
+}
+
+/* Trustpoint's envelope: nonce, ciphertext and tag, without a word about its parameters. */
+static tpks_result open_backup(OSSL_LIB_CTX *libctx, const slot_row *slot, const wrap_row *wrap,
+                               const TPKS_SECRET *secret, DEK **out)
+{
+    SECRET *bek = NULL;
+    const unsigned char *stored = wrap->wrapped.data;
+
+    if (wrap->wrapped.size != NONCE_SIZE + DEK_SIZE + TAG_SIZE)
+        return fail(TPKS_TAMPERED,
+                    "Trustpoint's backup of its DEK has an impossible length: restore the database "
+                    "from a backup");
+    TRY(trustpoint_bek(slot, secret, &bek));
+    TPKS_SECRET *dek = tpks_secret_new(DEK_SIZE);
+    if (dek == NULL)
+        return fail_memory();
+    tpks_result result = gcm_open(libctx, tpks_secret_data_const(bek), stored, NULL, 0,
+                                  stored + NONCE_SIZE, DEK_SIZE + TAG_SIZE, tpks_secret_data(dek));
+    if (result == TPKS_OK)
+        return dek_from_secret(libctx, dek, out);
+    tpks_secret_free(dek);
+    if (result != TPKS_TAMPERED)
+        return result;
+    return fail(TPKS_WRONG_SECRET, "it is not Trustpoint's backup password (or what the password "
+                                   "opens was changed)");
+}
+
 tpks_result slot_open_secret(OSSL_LIB_CTX *libctx, const head *h, const slot_row *slot,
                              const TPKS_SECRET *secret, DEK **out)
 {
@@ -220,6 +315,8 @@ tpks_result slot_open_secret(OSSL_LIB_CTX *libctx, const head *h, const slot_row
     SECRET *key = NULL;
     unsigned char commitment[COMMITMENT_SIZE], aad[SHA256_SIZE];
 
+    if (wrap != NULL && wrap->algorithm == WRAP_TRUSTPOINT_BACKUP)
+        return open_backup(libctx, slot, wrap, secret, out);
     if (wrap == NULL || wrap->algorithm != WRAP_PASSWORD_GCM || wrap->iv.size != NONCE_SIZE ||
         wrap->wrapped.size != DEK_SIZE + TAG_SIZE || wrap->commitment.size != COMMITMENT_SIZE)
         return fail(TPKS_TAMPERED, "slot \"%s\" is malformed: restore the database from a backup",

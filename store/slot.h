@@ -44,6 +44,8 @@ TPKS_CHECK tpks_result slot_restore_software(const head *h, const char *state_di
 /* Removes the DEK's file of a keystore that was never finished. */
 void slot_undo_software(const head *h, const char *state_dir);
 
+/* Is it a slot of this token: by the serial number; one of Trustpoint's also by the label alone. */
+bool slot_is_on(const slot_row *slot, const HSM *hsm);
 /* `where`: "auto", "hsm" or "process", as the directive `dek` says. */
 TPKS_CHECK tpks_result slot_open_hsm(OSSL_LIB_CTX *libctx, const head *h, const slot_row *slot,
                                      HSM *hsm, const char *where, DEK **out);

@@ -24,6 +24,31 @@ bool text_is_control(unsigned long character)
     return character < 0x20 || (character >= 0x7F && character <= 0x9F);
 }
 
+/* White space by Unicode, and the separators that Python counts among it. */
+static bool is_space(unsigned long c)
+{
+    return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 ||
+           c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 ||
+           c == 0x202F || c == 0x205F || c == 0x3000;
+}
+
+const char *text_strip(const char *text, size_t size, size_t *left)
+{
+    size_t start = size, end = 0, used;
+    unsigned long character;
+
+    for (size_t i = 0; i < size; i += used) {
+        used = text_next(text + i, size - i, &character);
+        if (used != 0 && is_space(character))
+            continue;
+        used = used == 0 ? 1 : used;
+        start = start == size ? i : start;
+        end = i + used;
+    }
+    *left = end > start ? end - start : 0;
+    return text + start;
+}
+
 char text_lower(char byte)
 {
     return byte >= 'A' && byte <= 'Z' ? (char)(byte - 'A' + 'a') : byte;

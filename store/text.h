@@ -18,6 +18,9 @@ size_t text_next(const char *text, size_t size, unsigned long *character);
 /* A control character: C0, DEL or C1 (Unicode general category Cc). */
 bool text_is_control(unsigned long character);
 
+/* What Python's str.strip() leaves of the text: its start, and *left its size. */
+const char *text_strip(const char *text, size_t size, size_t *left);
+
 /* Makes a letter A to Z small, whatever the program's locale says. */
 char text_lower(char byte);
 

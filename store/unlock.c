@@ -17,6 +17,11 @@ tpks_result keystore_hsm_options(const TPKS *ks, bool write, hsm_texts *texts, h
         .ask_arg = ks->ask_arg,
         .keystore_label = texts->label,
     };
+    if (out->token_uri == NULL && ks->head.token_elsewhere != NULL)
+        return fail(TPKS_BAD_CONFIG,
+                    "the database of %s names a module or PIN file that is not on this host: set "
+                    "token = %.700s in keystore.cnf, with the paths as they are here",
+                    texts->label, ks->head.token_elsewhere);
     if (out->token_uri == NULL)
         return fail(TPKS_BAD_CONFIG, "the configuration of %s names no `token`", texts->label);
     return TPKS_OK;
@@ -57,7 +62,7 @@ static tpks_result accept_dek(TPKS *ks, const slot_row *slot, DEK *dek)
         result =
             fail(TPKS_TAMPERED, "slot \"%s\" gives another DEK: restore the database from a backup",
                  slot->label);
-    if (result == TPKS_OK)
+    if (result == TPKS_OK && ks->schema->check_head != NULL)
         result = ks->schema->check_head(&ks->head, dek);
     if (result != TPKS_OK) {
         dek_free(dek);
@@ -101,8 +106,7 @@ static tpks_result try_token_slots(TPKS *ks)
     for (size_t i = 0; i < ks->head.slot_count; i++) {
         const slot_row *slot = &ks->head.slots[i];
         DEK *dek = NULL;
-        if (slot->state != SLOT_ACTIVE || !slot_is_hsm(slot) ||
-            strcmp(slot->token_serial, hsm_token_serial(ks->hsm)) != 0)
+        if (slot->state != SLOT_ACTIVE || !slot_is_hsm(slot) || !slot_is_on(slot, ks->hsm))
             continue;
         tried = true;
         result =

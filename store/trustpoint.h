@@ -1,0 +1,207 @@
+/*
+ * trustpoint.h - Trustpoint's own databases, as its releases 0.3 and later write them
+ *
+ * A Django application on SQLite or PostgreSQL, whose rows are read here and never changed. What
+ * each release calls its tables is in trustpoint_tables.c; everything else works with the parts of
+ * statements that stand there. SQL keeps to what both engines understand alike: times, UUIDs and
+ * numbers that may be of another type are cast to text.
+ */
+#ifndef TRUSTPOINT_TRUSTPOINT_H
+#define TRUSTPOINT_TRUSTPOINT_H
+
+#include "rows.h"
+
+/* ---- trustpoint_tables.c: which release, and its names of things ---- */
+
+/* A query for numbers of credentials, whose only parameter stands between its two parts. */
+typedef struct trustpoint_condition {
+    const char *before; /* NULL: this release has no such thing */
+    const char *after;
+} trustpoint_condition;
+
+/* How the keys that are not in the credential's own row are kept. */
+typedef enum trustpoint_keys {
+    TRUSTPOINT_KEYS_NONE = 0, /* 0.3 */
+    TRUSTPOINT_KEYS_LABELLED, /* 0.4, 0.5: in the token, by label */
+    TRUSTPOINT_KEYS_MANAGED   /* 0.6: "managed keys" of several kinds */
+} trustpoint_keys;
+
+struct trustpoint_tables {
+    trustpoint_keys keys;
+    /* Every credential, with the columns of trustpoint_row in their order. The first is for all
+       of them, the second for the few that conditions select. */
+    const char *select_all;
+    const char *select_some;
+    /* The managed keys that belong to no credential, in the same columns; NULL: there are none. */
+    const char *select_keys;
+    const char *count_keys;
+    trustpoint_condition by_ca, by_signer, by_owner, by_device, by_domain, by_alias;
+};
+
+/* *out stays NULL when it is no database of Trustpoint's. */
+TPKS_CHECK tpks_result trustpoint_recognise(database *d, const schema **out);
+
+/* ---- trustpoint_record.c: rows to records ---- */
+
+/* One row of select_all and its sisters, borrowed from the query. NULL: there is none. */
+typedef struct trustpoint_row {
+    uint64_t credential; /* 0: a managed key without a credential */
+    uint64_t type;       /* 0 TLS, 1 and 2 CA, 3 device, 4 DevOwnerID, 5 signer */
+    const char *private_key;
+    const char *created;
+    uint64_t certificate;
+    const char *cert_pem;
+    uint64_t active_tls; /* 0: not the TLS credential in use */
+    const char *ca;
+    const char *signer;
+    const char *owner; /* for its newest credential only */
+    const char *device;
+    const char *device_cn;
+    uint64_t device_cn_repeats; /* this device has several with that name */
+    /* 0.4, 0.5: pki_pkcs11key */
+    const char *key_label;
+    const char *token_label;
+    const char *token_serial;
+    /* 0.6: crypto_managed_key and its binding */
+    const char *uuid; /* with or without dashes */
+    const char *alias;
+    const char *algorithm;
+    const char *spki_sha256; /* hex */
+    const char *key_id;      /* hex of the CKA_ID */
+    const char *imported;    /* field format 2 */
+    tpks_value encrypted;    /* EncryptedPrivateKeyInfo */
+    const char *password_source;
+    const char *password_ref;
+} trustpoint_row;
+
+TPKS_CHECK tpks_result trustpoint_each_record(const database *d, OSSL_LIB_CTX *libctx,
+                                              const head *h, const tpks_selector *selector,
+                                              schema_each_fn *each, void *arg);
+TPKS_CHECK tpks_result trustpoint_count_records(const database *d, const head *h, uint64_t *out);
+bool trustpoint_needs_dek(const TPKS_RECORD *record);
+TPKS_CHECK tpks_result trustpoint_open_record(const database *d, OSSL_LIB_CTX *libctx,
+                                              const TPKS_RECORD *record, DEK *dek,
+                                              TPKS_SECRET **pkcs8);
+
+/* ---- trustpoint_search.c: selectors to statements ---- */
+
+/* Which meaning a selector's name is looked for in. */
+typedef enum trustpoint_reading {
+    TRUSTPOINT_CANONICAL, /* as trustpoint_name() makes it */
+    TRUSTPOINT_BARE       /* the plain name of a CA, signer, owner, alias, device or domain */
+} trustpoint_reading;
+
+typedef struct trustpoint_search {
+    char sql[10240];
+    tpks_value values[16];
+    size_t count;
+    bool nothing; /* no row can match */
+    /* What the values point to. */
+    char device[256];
+    char texts[8][2 * 2048 + 1]; /* a DER name in hexadecimal fits */
+    size_t text_count;
+} trustpoint_search;
+
+/* TPKS_UNSUPPORTED: that can't be searched for here. */
+TPKS_CHECK tpks_result trustpoint_search_credentials(const struct trustpoint_tables *tables,
+                                                     const tpks_selector *by,
+                                                     trustpoint_reading reading,
+                                                     trustpoint_search *out);
+/* The managed keys without a credential. */
+TPKS_CHECK tpks_result trustpoint_search_keys(const struct trustpoint_tables *tables,
+                                              const tpks_selector *by, trustpoint_reading reading,
+                                              trustpoint_search *out);
+
+/* ---- trustpoint_names.c: names that are canonical and unique ---- */
+
+#define TRUSTPOINT_TLS "tls-server"
+#define TRUSTPOINT_CA "ca/"
+#define TRUSTPOINT_SIGNER "signer/"
+#define TRUSTPOINT_OWNER "owner/"
+#define TRUSTPOINT_DEVICE "device/"
+#define TRUSTPOINT_KEY "key/"
+#define TRUSTPOINT_CREDENTIAL "credential/"
+
+/*
+ * "tls-server" (the one in use), "ca/NAME", "signer/NAME", "owner/NAME", "device/DEVICE/CN",
+ * "key/ALIAS", or "credential/NUMBER" when the row has none of these or it is not fit as a name.
+ * Free with OPENSSL_free(); NULL: no memory.
+ */
+char *trustpoint_name(const trustpoint_row *row);
+/* A constant text, as tpks_record_role() gives it. */
+const char *trustpoint_role(const trustpoint_row *row);
+/* 32 hexadecimal digits, with dashes or without, to 16 bytes. */
+bool trustpoint_uuid(const char *text, unsigned char out[TPKS_ID_SIZE]);
+
+/* ---- trustpoint_time.c: Django's times ---- */
+
+/*
+ * "2025-12-17 10:20:30.123450": UTC unless an offset such as +00 or -05:30 follows; fewer digits of
+ * a second, or none, are fine. False: it is no such time.
+ */
+bool trustpoint_time(const char *text, int64_t *seconds, unsigned *microseconds);
+/* As Python's datetime.isoformat() writes it, in UTC, microseconds only when there are any. */
+bool trustpoint_isoformat(const char *text, char out[48]);
+
+/* ---- trustpoint_field.c: encrypted columns ---- */
+
+/* Is the stored value a key in the clear? */
+bool trustpoint_field_is_plain(const char *text);
+/*
+ * 0.4, 0.5: base64(nonce[12] tag[16] ciphertext), AES-256-GCM without additional data; the
+ * plaintext ends with zero bytes and their number. TPKS_TAMPERED.
+ */
+TPKS_CHECK tpks_result trustpoint_field_open_1(DEK *dek, const char *text, TPKS_SECRET **plain);
+/* 0.6: "tpsec:v1:" before that, additional data, no padding. TPKS_TAMPERED. */
+TPKS_CHECK tpks_result trustpoint_field_open_2(DEK *dek, const char *text, TPKS_SECRET **plain);
+/* The DER within "-----BEGIN PRIVATE KEY-----". TPKS_TAMPERED. */
+TPKS_CHECK tpks_result trustpoint_pem_to_pkcs8(const void *pem, size_t size, TPKS_SECRET **pkcs8);
+/* The DER within base64. TPKS_TAMPERED. */
+TPKS_CHECK tpks_result trustpoint_base64_to_pkcs8(const TPKS_SECRET *base64, TPKS_SECRET **pkcs8);
+/* EncryptedPrivateKeyInfo (RFC 5958, PBES2 of RFC 8018). TPKS_WRONG_SECRET, TPKS_TAMPERED. */
+TPKS_CHECK tpks_result trustpoint_decrypt_pkcs8(OSSL_LIB_CTX *libctx, const bytes *encrypted,
+                                                const TPKS_SECRET *password, TPKS_SECRET **pkcs8);
+/* The password that `source` ("env", "file", "dev_plaintext") and `ref` name. TPKS_WRONG_SECRET. */
+TPKS_CHECK tpks_result trustpoint_password(const char *source, const char *ref, TPKS_SECRET **out);
+
+/* ---- trustpoint_chain.c: from the leaf to the root ---- */
+
+/*
+ * Trustpoint stores a chain in either direction and sometimes with the leaf in it: orders `given`
+ * by who issued whom, from the leaf's issuer on, and leaves out what does not belong to the path.
+ * The certificates in *out are references, to be freed with it.
+ */
+TPKS_CHECK tpks_result trustpoint_chain(X509 *leaf, const STACK_OF(X509) * given,
+                                        STACK_OF(X509) * *out);
+
+/* ---- trustpoint_proof.c: is this the DEK? ---- */
+
+/* Does a stored ciphertext open with it? Fine as well: there is none to open. TPKS_TAMPERED. */
+TPKS_CHECK tpks_result trustpoint_prove_dek(const database *d, OSSL_LIB_CTX *libctx, const head *h,
+                                            DEK *dek);
+
+/* ---- trustpoint_head.c: what both generations' heads have in common ---- */
+
+/* A copy in place of *to, of "" for NULL. */
+TPKS_CHECK tpks_result trustpoint_set_text(char **to, const char *text);
+/* A head without slots. `facts` distinguish this database from others and never change. */
+TPKS_CHECK tpks_result trustpoint_start_head(OSSL_LIB_CTX *libctx, const char *facts, head *h);
+/* One more slot, which is what `what` says, and how it holds the DEK. */
+TPKS_CHECK tpks_result trustpoint_add_slot(OSSL_LIB_CTX *libctx, head *h, slot_kind kind,
+                                           const char *label, slot_row **slot);
+TPKS_CHECK tpks_result trustpoint_add_wrap(head *h, const slot_row *slot, wrap_algorithm algorithm,
+                                           const unsigned char *data, size_t size);
+/* Where the database says that token and PIN are: taken only if module and PIN file are here. */
+TPKS_CHECK tpks_result trustpoint_set_token(head *h, const char *label, const char *serial,
+                                            const char *module, const char *pin_file);
+/* Do both open the DEK in the same ways? */
+bool trustpoint_same_head(const head *a, const head *b);
+
+extern const schema schema_trustpoint_plain;   /* 0.3 */
+extern const schema schema_trustpoint_0_4;     /* trustpoint_legacy.c */
+extern const schema schema_trustpoint_0_5;     /* trustpoint_legacy.c */
+extern const schema schema_trustpoint_current; /* trustpoint_current.c */
+
+extern const struct trustpoint_tables tables_0_3, tables_0_4, tables_0_5, tables_0_6;
+
+#endif
