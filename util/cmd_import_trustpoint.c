@@ -21,7 +21,7 @@
 typedef struct copy_options {
     const char *from, *prefix, *as, *password_file;
     unsigned long password_fd;
-    bool replace, dry_run, json;
+    bool replace, dry_run;
     policy_options policy;
     char **only;
     int only_count;
@@ -35,6 +35,7 @@ typedef struct copy_list {
     bool *used;                         /* which words have meant a record */
     copy_item *items;
     size_t count;
+    size_t bad; /* how many could not even be read */
 } copy_list;
 
 static inline void cleanup_list(copy_list *list)
@@ -108,22 +109,45 @@ static bool name_item(copy_item *item, const copy_options *o, const char *name)
     return item->name != NULL && item->target != NULL;
 }
 
+static copy_item *add_item(copy_list *list, const char *name)
+{
+    copy_item *items = realloc(list->items, (list->count + 1) * sizeof(*items));
+
+    if (items == NULL)
+        return NULL;
+    list->items = items;
+    items[list->count] = (copy_item){.action = COPY_FAILED};
+    return name_item(&items[list->count++], list->options, name) ? &items[list->count - 1] : NULL;
+}
+
 static tpks_result collect(void *arg, const TPKS_RECORD *record)
 {
     copy_list *list = arg;
-    copy_item *items;
+    copy_item *item;
 
     if (!is_meant(list, record))
         return TPKS_OK;
-    items = realloc(list->items, (list->count + 1) * sizeof(*items));
-    if (items == NULL)
+    item = add_item(list, tpks_record_name(record));
+    if (item == NULL)
         return TPKS_NO_MEMORY;
-    list->items = items;
-    items[list->count] = (copy_item){.action = COPY_FAILED};
-    memcpy(items[list->count].id, tpks_record_id(record), TPKS_ID_SIZE);
-    return name_item(&items[list->count++], list->options, tpks_record_name(record))
-               ? TPKS_OK
-               : TPKS_NO_MEMORY;
+    memcpy(item->id, tpks_record_id(record), TPKS_ID_SIZE);
+    return TPKS_OK;
+}
+
+/* A row that cannot be read is no reason to leave the others behind. */
+static void collect_bad(void *arg, const char *name, tpks_result result, const char *text)
+{
+    copy_list *list = arg;
+    copy_item *item;
+
+    list->bad++;
+    if (list->options->only_count > 0)
+        return;
+    item = add_item(list, name != NULL ? name : "?");
+    if (item == NULL)
+        return;
+    item->result = result;
+    item->why = strdup(text);
 }
 
 static int make_list(copy_list *list)
@@ -132,10 +156,11 @@ static int make_list(copy_list *list)
     tpks_result result;
 
     DO(find_uris(list));
-    result = tpks_each(list->from, NULL, collect, list);
+    result = tpks_each_readable(list->from, NULL, collect, collect_bad, list);
     if (result == TPKS_NO_MEMORY)
         return complain_memory();
-    DO(complain_result(result));
+    if (list->bad == 0)
+        DO(complain_result(result));
     for (int i = 0; i < o->only_count; i++)
         if (!list->used[i])
             return complain(EX_NOINPUT, "no record of the other keystore is meant by \"%s\"",
@@ -254,12 +279,14 @@ static struct json_object *item_json(const copy_item *item)
     json_add_text(object, "name", item->name);
     json_add_text(object, "target", item->target);
     json_add_text(object, "action", copy_action_name(item->action));
-    json_add_text(object, "result", tpks_result_name(item->result));
-    json_add_text(object, "text", explanation(item));
+    if (item->action == COPY_FAILED)
+        json_add_state(object, item->result, item->why);
+    else
+        json_add_text(object, "reason", explanation(item));
     return object;
 }
 
-static int print_json(const copy_list *list, const size_t counts[COPY_ACTIONS])
+static int print_json(const copy_list *list, const size_t counts[COPY_ACTIONS], int code)
 {
     struct json_object *object = json_object_new_object();
     struct json_object *numbers = json_object_new_object();
@@ -269,6 +296,7 @@ static int print_json(const copy_list *list, const size_t counts[COPY_ACTIONS])
         json_add_number(numbers, copy_action_name((copy_action)i), (int64_t)counts[i]);
     for (size_t i = 0; i < list->count; i++)
         json_object_array_add(records, item_json(&list->items[i]));
+    json_add_state(object, code != EX_OK ? complaint_result() : TPKS_OK, complaint_text());
     json_add_text(object, "from", list->options->from);
     json_add_text(object, "schema", tpks_schema_name(list->from));
     json_add_bool(object, "dry_run", list->options->dry_run);
@@ -277,7 +305,8 @@ static int print_json(const copy_list *list, const size_t counts[COPY_ACTIONS])
     return output_json(object);
 }
 
-static int report(const copy_list *list)
+/* `code` is how the copying has ended; the result is how the command does. */
+static int report(const APP *app, const copy_list *list, int code)
 {
     size_t counts[COPY_ACTIONS] = {0};
     bool left = false;
@@ -285,12 +314,12 @@ static int report(const copy_list *list)
     count_items(list, counts);
     for (size_t i = 0; i < COPY_ACTIONS; i++)
         left = left || (is_left((copy_action)i) && counts[i] > 0);
-    if (list->options->json)
-        DO(print_json(list, counts));
-    for (size_t i = 0; !list->options->json && i < list->count; i++)
+    if (app->json)
+        DO(print_json(list, counts, code));
+    for (size_t i = 0; !app->json && i < list->count; i++)
         print_item(&list->items[i]);
     print_counts(counts, list->options->dry_run);
-    return left ? 1 : EX_OK;
+    return code == EX_OK && left ? 1 : code;
 }
 
 /* ---- all of it
@@ -319,7 +348,6 @@ static int copy_records(APP *app, copy_list *list)
         .plan = o->dry_run,
         .more = policy_of(&o->policy, 0),
     };
-    int code, reported;
 
     DO(app_open(app, o->dry_run ? TPKS_LOAD : TPKS_WRITE));
     if (strncmp(tpks_schema_name(app->ks), "native", strlen("native")) != 0)
@@ -330,9 +358,7 @@ static int copy_records(APP *app, copy_list *list)
     DO(make_list(list));
     params.from = list->from;
     params.to = app->ks;
-    code = copy_all(&params, list);
-    reported = report(list);
-    return code != EX_OK ? code : reported;
+    return report(app, list, copy_all(&params, list));
 }
 
 static int check(const APP *app, const copy_options *o)
@@ -363,7 +389,7 @@ int command_import_trustpoint(APP *app, int argc, char **argv)
         {"replace", OPTION_FLAG, &o.replace, NULL, "other keys of the same names too"},
         POLICY_ALLOW_OPTIONS(o.policy),
         {"dry-run", OPTION_FLAG, &o.dry_run, NULL, "only say what would be done"},
-        {"json", OPTION_FLAG, &o.json, NULL, "a JSON object"},
+        {"json", OPTION_FLAG, &app->json, NULL, "a JSON object"},
         {NULL, OPTION_FLAG, NULL, NULL, NULL},
     };
     const command_usage usage = {"import-trustpoint",

@@ -193,8 +193,8 @@ static bool is_general(tpks_result result)
 
 tpks_result record_copy(const copy_params *params, copy_item *item)
 {
-    free(item->why);
-    item->why = NULL;
+    if (item->why != NULL) /* it could not even be listed */
+        return TPKS_OK;
     item->result = copy(params, item);
     if (item->result != TPKS_OK && item->why == NULL)
         item->why = strdup(tpks_error_text());

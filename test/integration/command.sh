@@ -587,7 +587,7 @@ backup_and_verify() {
     fails "never replaces a file" 73 "" tpk backup "$HERE/backup.db"
     sql "UPDATE tpks_record SET name = 'swapped' WHERE name = 'ed25519'"
     fails "verify finds a renamed row" any "" tpk verify
-    fails "and says so as JSON" any '"result"' tpk verify --json
+    fails "and says so as JSON" any '"state": "tampered"' tpk verify --json
     mv "$HERE/backup.db" "$DATABASE"
     ok "the backup is good" tpk verify
     ok "generate" tpk generate later
