@@ -1,0 +1,298 @@
+#!/bin/bash
+# systemd.sh - trustpoint-unlock.service under a real systemd, as process 1 of namespaces of its
+# own: with its sandbox, before nginx, each source, its exit codes, its status
+set -euo pipefail
+# shellcheck source=test/integration/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+HERE=$ROOT/test/integration
+UNIT=$STAGE/lib/systemd/system/trustpoint-unlock.service
+DOC=$STAGE/share/doc/trustpoint-keystore/examples
+UNITS=/etc/systemd/system
+
+# in_guest COMMAND...: inside, with nothing but what a login there has.
+in_guest() {
+    nsenter --target "$INIT" --mount --pid --uts --ipc --net --cgroup --root --wd -- \
+        env -i PATH="$PATH" LC_ALL=C TZ=UTC HOME=/root TERM=dumb "$@"
+}
+in_shell() {
+    in_guest bash -c "$1"
+}
+guest_is_up() {
+    alive "$GUEST" || return 0
+    INIT=$(<"/proc/$GUEST/task/$GUEST/children")
+    INIT=${INIT% }
+    [ -n "$INIT" ] && [ "$(in_guest systemctl is-active trustpoint-test.target)" = active ]
+}
+# boots: 75 when this machine does not let us make what a guest is made of.
+boots() {
+    local code=0
+    start "$WORK/boot.log" "$HERE/systemd_guest" "$WORK" trustpoint-test.target "$STAGE"
+    GUEST=$PID
+    wait_for "the guest" guest_is_up || return 1
+    alive "$GUEST" && return
+    wait "$GUEST" || code=$?
+    return "$code"
+}
+shutdown_guest() {
+    stop "$GUEST" KILL
+    wait_for "the guest's end" "$HERE/systemd_guest" --clean "$WORK" "$GUEST"
+}
+property() {
+    in_guest systemctl show --value --property "$2" "$1"
+}
+unlock_is() {
+    [ "$(property trustpoint-unlock ActiveState)" = "$1" ]
+}
+waits_for_password() {
+    unlock_is activating && property trustpoint-unlock StatusText | grep "^waiting for the backup"
+}
+restart() {
+    in_shell "systemctl daemon-reload; systemctl stop nginx trustpoint-unlock
+        systemctl reset-failed; systemctl start --no-block nginx"
+}
+settled() {
+    [ -z "$(in_guest systemctl list-jobs --no-legend)" ]
+}
+serves() {
+    in_guest curl -fsS --cacert "$WORK/ca.pem" https://localhost:4433/
+}
+keystore() {
+    in_guest "$KEYSTORE_COMMAND" "$@"
+}
+# unlocked NAME: the unit has done its work and nginx came up after it.
+unlocked() {
+    wait_for "the end of all jobs" settled || true
+    in_guest systemctl status --no-pager --full trustpoint-unlock nginx >"$OUT" 2>&1 || true
+    same "$1: the unit" "active exited success" "$(property trustpoint-unlock ActiveState) \
+$(property trustpoint-unlock SubState) $(property trustpoint-unlock Result)"
+    says "$1: its status" "the keystore can be unlocked"
+    same "$1: nginx" active "$(property nginx ActiveState)"
+    ok "$1: nginx serves" serves
+    ok "$1: nginx came after it" test "$(property nginx ExecMainStartTimestampMonotonic)" -gt \
+        "$(property trustpoint-unlock ExecMainExitTimestampMonotonic)"
+}
+# restored NAME: by a password that nobody entered.
+restored() {
+    in_guest journalctl --no-pager "_SYSTEMD_INVOCATION_ID=$(property trustpoint-unlock InvocationID)" \
+        >"$OUT" 2>&1
+    says "$1: the KEK was restored" "the KEK is restored"
+    says_not "$1: nobody was asked" "waiting for the backup password"
+}
+# failed NAME CODE TEXT
+failed() {
+    wait_for "the end of all jobs" settled || true
+    in_guest systemctl status --no-pager --full trustpoint-unlock nginx >"$OUT" 2>&1 || true
+    same "$1: the unit" "failed exit-code $2" "$(property trustpoint-unlock ActiveState) \
+$(property trustpoint-unlock Result) $(property trustpoint-unlock ExecMainStatus)"
+    says "$1: its log says why" "$3"
+    same "$1: it is not tried again" 0 "$(property trustpoint-unlock NRestarts)"
+    same "$1: nginx was not started" "inactive 0" \
+        "$(property nginx ActiveState) $(property nginx MainPID)"
+}
+lose_guest_kek() {
+    in_guest bash "$WORK/lose_kek" >>"$OUT" 2>&1
+}
+
+# ---- what the guest is given -------------------------------------------------------------------
+
+(umask 077 && random_text 16 >"$PASSWORD_FILE" && echo "not the password" >"$PRIVATE/wrong")
+new_ca
+SOFTHSM=$(find_softhsm)
+cat >"$WORK/setup" <<END
+set -euo pipefail
+umask 022
+mask() {
+    local unit
+    for unit; do ln -sfn /dev/null "$UNITS/\$unit"; done
+}
+# A test of units, not of this machine's: nothing else starts. /tmp stays the host's.
+mask tmp.mount systemd-udevd.service systemd-networkd.service systemd-resolved.service
+groupadd -f --system trustpoint
+rm -rf /etc/trustpoint /var/lib/trustpoint /var/lib/softhsm/tokens
+mkdir -m 0755 -p /etc/trustpoint /var/lib/softhsm
+mkdir -m 0770 /var/lib/softhsm/tokens
+cat >/etc/softhsm/softhsm2.conf <<CONF
+directories.tokendir = /var/lib/softhsm/tokens
+objectstore.backend = file
+log.level = ERROR
+slots.removable = false
+slots.mechanisms = ALL
+CONF
+echo $(random_text 8) >/etc/trustpoint/hsm.pin
+chown root:trustpoint /etc/trustpoint/hsm.pin
+chmod 0640 /etc/trustpoint/hsm.pin
+softhsm2-util --init-token --free --label trustpoint --so-pin $(random_text 8) \\
+    --pin "\$(cat /etc/trustpoint/hsm.pin)"
+install -d -o root -g trustpoint -m 0750 /var/lib/trustpoint
+trustpoint=$KEYSTORE_COMMAND
+"\$trustpoint" init --store sqlite:/var/lib/trustpoint/keystore.db --token "pkcs11:token=trustpoint?module-path=$SOFTHSM&pin-source=file:/etc/trustpoint/hsm.pin" \\
+    --password-file "$PASSWORD_FILE" --kdf-memory 8 --kdf-passes 1
+"\$trustpoint" generate web
+"\$trustpoint" csr web --subject /CN=localhost --out "$WORK/web.csr"
+"\$trustpoint" stub web --out /etc/trustpoint/web.pem
+install -m 0644 "$UNIT" $UNITS
+install -m 0644 -D "$DOC/trustpoint-server.conf" $UNITS/nginx.service.d/trustpoint.conf
+cat >$UNITS/nginx.service.d/openssl.conf <<CONF
+[Service]
+Environment=OPENSSL_CONF=/etc/trustpoint/openssl.cnf
+CONF
+cat >/etc/nginx/nginx.conf <<CONF
+user www-data;
+pid /run/nginx.pid;
+error_log /var/log/nginx/error.log notice;
+events { worker_connections 64; }
+http {
+    access_log off;
+    server {
+        listen 127.0.0.1:4433 ssl;
+        ssl_certificate /etc/ssl/web.pem;
+        ssl_certificate_key /etc/trustpoint/web.pem;
+        return 200 "served\n";
+    }
+}
+CONF
+END
+cat >"$WORK/lose_kek" <<END
+set -euo pipefail
+export PIN=\$(cat /etc/trustpoint/hsm.pin)
+tool() {
+    pkcs11-tool --module "$SOFTHSM" --token-label trustpoint --login --pin env:PIN "\$@"
+}
+for id in \$(tool --list-objects --type secrkey | sed -n 's/^ *ID: *\([0-9a-f]*\).*/\1/p'); do
+    tool --delete-object --type secrkey --id "\$id"
+done
+END
+
+# A checkout under /home or /tmp is not what an installation looks like: the unit's sandbox hides
+# those folders, so it gets back the one with the program.
+stage_drop_in() {
+    case $STAGE in
+    /home/* | /root/*) printf '[Service]\nProtectHome=tmpfs\nBindReadOnlyPaths=%s\n' "$STAGE" ;;
+    /tmp/* | /var/tmp/*) printf '[Service]\nBindReadOnlyPaths=%s\n' "$STAGE" ;;
+    esac
+}
+# drop_in NAME: standard input becomes a drop-in of the unit.
+drop_in() {
+    in_guest install -D -m 0644 /dev/stdin "$UNITS/trustpoint-unlock.service.d/$1.conf"
+}
+no_drop_in() {
+    in_guest rm -f "$UNITS/trustpoint-unlock.service.d/$1.conf"
+}
+
+# ---- boot --------------------------------------------------------------------------------------
+
+trap 'shutdown_guest; cleanup' EXIT
+CODE=0
+boots || CODE=$?
+if [ "$CODE" = 75 ]; then
+    pass "SKIPPED: systemd can't be process 1 of a guest here: $(tail -n 1 "$WORK/boot.log")"
+    finish
+elif [ "$CODE" != 0 ]; then
+    cp "$WORK/boot.log" "$OUT"
+    fail "systemd as process 1"
+    finish
+fi
+in_guest systemctl --version | sed -n 1p
+ok "token and keystore" in_guest bash "$WORK/setup"
+ca_sign "$WORK/web.csr" "$WORK/web.pem" web
+ok "certificate" in_guest install -m 0644 "$WORK/web.pem" /etc/ssl/web.pem
+example_to_openssl_cnf "$ROOT/openssl.cnf.example" "$MODULES/trustpoint.so" \
+    /etc/trustpoint/keystore.cnf >"$WORK/openssl.cnf"
+ok "openssl.cnf" in_guest install -m 0644 "$WORK/openssl.cnf" /etc/trustpoint/openssl.cnf
+stage_drop_in | drop_in stage
+
+# ---- the KEK is there --------------------------------------------------------------------------
+
+restart
+unlocked "nothing lost"
+same "the state folder keeps its group" "root:trustpoint 750" \
+    "$(in_guest stat -c '%U:%G %a' /var/lib/trustpoint)"
+
+# ---- the KEK is gone, and a credential brings it back ------------------------------------------
+
+lose_guest_kek
+in_guest install -D -m 0600 "$PASSWORD_FILE" /etc/credstore/password
+printf '[Service]\nLoadCredential=trustpoint.backup-password:/etc/credstore/password\n' |
+    drop_in credential
+restart
+unlocked "LoadCredential"
+restored LoadCredential
+no_drop_in credential
+lose_guest_kek
+in_guest mkdir -p /etc/credstore.encrypted
+ok "the password is encrypted to the machine" in_guest systemd-creds encrypt --with-key=host \
+    --name=trustpoint.backup-password "$PASSWORD_FILE" \
+    /etc/credstore.encrypted/trustpoint.backup-password
+drop_in credential <"$DOC/trustpoint-unlock-credential.conf"
+restart
+unlocked "the example with LoadCredentialEncrypted"
+restored LoadCredentialEncrypted
+no_drop_in credential
+
+# ---- somebody has to come ----------------------------------------------------------------------
+
+lose_guest_kek
+restart
+wait_for "the waiting service" waits_for_password
+in_guest systemctl status --no-pager --full trustpoint-unlock >"$OUT" 2>&1 || true
+says "waiting: systemctl status says for what" 'Status: "waiting for the backup password: keystore'
+same "waiting: nginx is not started" inactive "$(property nginx ActiveState)"
+MAIN=$(property trustpoint-unlock MainPID)
+in_shell "grep -E '^(Seccomp|NoNewPrivs|CapBnd):' /proc/$MAIN/status" >"$OUT"
+same "waiting: inside its sandbox" "NoNewPrivs: 1 CapBnd: 000000000000400b Seccomp: 2" \
+    "$(sort -k1,1r "$OUT" | xargs | sed 's/^Seccomp: 2 //; s/$/ Seccomp: 2/')"
+ok "an agent of systemd answers" python3 "$HERE/at_terminal.py" --prompt "backup password" \
+    --answer "$PASSWORD_FILE" -- nsenter --target "$INIT" --mount --pid --uts --ipc --net \
+    --cgroup --root --wd systemd-tty-ask-password-agent --query
+unlocked "systemd-tty-ask-password-agent"
+lose_guest_kek
+restart
+wait_for "the waiting service" waits_for_password
+fails "trustpoint-keystore unlock: wrong" 77 "" keystore unlock --password-file "$PRIVATE/wrong"
+ok "it waits on" unlock_is activating
+ok "trustpoint-keystore unlock: right" keystore unlock --password-file "$PASSWORD_FILE"
+unlocked "trustpoint-keystore unlock"
+lose_guest_kek
+restart
+wait_for "the waiting service" waits_for_password
+ok "systemctl stop while it waits" in_guest systemctl stop trustpoint-unlock
+wait_for "the end of all jobs" settled
+same "then nginx is not started" inactive "$(property nginx ActiveState)"
+ok "and no question is left" not in_shell 'grep -l trustpoint /run/systemd/ask-password/ask.*'
+
+# ---- what a password can't help ----------------------------------------------------------------
+
+in_guest cp -a /etc/trustpoint /etc/trustpoint.kept
+in_guest cp -a /var/lib/trustpoint /var/lib/trustpoint.kept
+put_back() {
+    in_shell 'rm -rf /etc/trustpoint /var/lib/trustpoint
+        cp -a /etc/trustpoint.kept /etc/trustpoint; cp -a /var/lib/trustpoint.kept /var/lib/trustpoint'
+}
+in_shell "echo 'nonsense = 1' >>/etc/trustpoint/keystore.cnf"
+restart
+failed "configuration" 78 nonsense
+put_back
+in_shell "head -c 300 /dev/zero >/var/lib/trustpoint/keystore.db"
+restart
+failed "not a keystore" 65 "not a keystore"
+put_back
+in_shell "echo 00000000 >/etc/trustpoint/hsm.pin"
+restart
+failed "PIN" 77 PIN
+put_back
+in_shell "rm /etc/trustpoint/keystore.cnf"
+restart
+wait_for "the end of all jobs" settled
+same "without a configuration the unit is skipped" "no inactive" \
+    "$(property trustpoint-unlock ConditionResult) $(property trustpoint-unlock ActiveState)"
+
+# ---- a database server whose key is in the keystore --------------------------------------------
+
+put_back
+in_guest install -D -m 0644 "$DOC/trustpoint-server.conf" \
+    "$UNITS/postgresql@.service.d/trustpoint.conf"
+ok "PostgreSQL behind it" in_guest systemd-analyze verify --man=no postgresql@17-main.service \
+    postgresql.service trustpoint-unlock.service
+says_not "is no circle" cycle
+finish
