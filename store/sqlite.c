@@ -561,11 +561,16 @@ static tpks_result connect_writer(tpks_db *db)
     int64_t mark = 0;
 
     TRY(check_sqlite(db, connect_once(db, &mark)));
+    bool ours = mark == APPLICATION_ID || db->mode == TPKS_DB_CREATE;
     if (sqlite3_db_readonly(db->sql, "main") == 1)
         return fail_access(db->path, true);
+    /* Another program's tables may have rules with functions that SQLite trusts in one's own schema
+       only; triggers and views stay off. */
+    if (!ours)
+        sqlite3_db_config(db->sql, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 1, (int *)NULL);
     TRY(check_sqlite(db, sqlite3_exec(db->sql, durable, NULL, NULL, NULL)));
     /* The journal mode is a property of the file: another program's stays as it is. */
-    if (mark != APPLICATION_ID && db->mode != TPKS_DB_CREATE)
+    if (!ours)
         return TPKS_OK;
     return check_sqlite(db, sqlite3_exec(db->sql, "PRAGMA journal_mode=DELETE", NULL, NULL, NULL));
 }

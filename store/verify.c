@@ -28,6 +28,8 @@ static tpks_result prove(TPKS *ks, const TPKS_RECORD *record)
     SECRET *pkcs8 = NULL;
 
     TRY(record_check_public(ks->libctx, record));
+    if (tpks_record_home(record) == TPKS_HOME_NONE)
+        return TPKS_OK;
     if (tpks_record_home(record) == TPKS_HOME_TOKEN)
         return prove_in_token(ks, record);
     TRY(tpks_load_key(ks, record, &pkcs8));
