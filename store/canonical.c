@@ -9,7 +9,6 @@
 #include "error.h"
 
 #define EXTENSION_CRITICAL 0x8000u
-#define EXTENSION_HEAD 6u
 
 void canonical_free(canonical *c)
 {
@@ -99,24 +98,53 @@ tpks_result canonical_compare(const canonical *a, const canonical *b, bool *same
     return TPKS_OK;
 }
 
+/* One entry; `size` is at least EXTENSION_HEAD_SIZE. */
+static unsigned entry_type(const unsigned char *entry)
+{
+    return (unsigned)entry[0] << 8 | entry[1];
+}
+
+static size_t entry_length(const unsigned char *entry)
+{
+    return (size_t)entry[2] << 24 | (size_t)entry[3] << 16 | (size_t)entry[4] << 8 | entry[5];
+}
+
 tpks_result extension_check(const unsigned char *data, size_t size, const char *where)
 {
-    while (size >= EXTENSION_HEAD) {
-        unsigned type = (unsigned)data[0] << 8 | data[1];
-        size_t length =
-            (size_t)data[2] << 24 | (size_t)data[3] << 16 | (size_t)data[4] << 8 | data[5];
+    while (size >= EXTENSION_HEAD_SIZE) {
+        unsigned type = entry_type(data);
+        size_t length = entry_length(data);
         if ((type & EXTENSION_CRITICAL) != 0)
             return fail(TPKS_NEWER_FORMAT,
                         "%s has the required extension %u, which this version does not know: "
                         "use a newer version",
                         where, type & ~EXTENSION_CRITICAL);
-        if (length > size - EXTENSION_HEAD)
+        if (length > size - EXTENSION_HEAD_SIZE)
             break;
-        data += EXTENSION_HEAD + length;
-        size -= EXTENSION_HEAD + length;
+        data += EXTENSION_HEAD_SIZE + length;
+        size -= EXTENSION_HEAD_SIZE + length;
     }
     if (size != 0)
         return fail(TPKS_TAMPERED, "the extension area of %s is malformed: restore from a backup",
                     where);
     return TPKS_OK;
+}
+
+bool extension_has(const unsigned char *data, size_t size, unsigned type)
+{
+    for (size_t step; size >= EXTENSION_HEAD_SIZE; data += step, size -= step) {
+        if (entry_type(data) == type)
+            return true;
+        step = EXTENSION_HEAD_SIZE + entry_length(data);
+        if (step > size)
+            return false;
+    }
+    return false;
+}
+
+void extension_make(unsigned type, unsigned char out[EXTENSION_HEAD_SIZE])
+{
+    memset(out, 0, EXTENSION_HEAD_SIZE);
+    out[0] = (unsigned char)(type >> 8);
+    out[1] = (unsigned char)type;
 }

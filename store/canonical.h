@@ -36,9 +36,14 @@ TPKS_CHECK tpks_result canonical_compare(const canonical *a, const canonical *b,
 
 /*
  * An extension area: entries of a 2-byte type (highest bit: critical), a 4-byte length and the
- * value. No type is defined yet: unknown critical ones are TPKS_NEWER_FORMAT, others are carried
- * along.
+ * value. Unknown critical ones are TPKS_NEWER_FORMAT, others are carried along. No critical type is
+ * defined yet; the others stand beside the rows that have them.
  */
 TPKS_CHECK tpks_result extension_check(const unsigned char *data, size_t size, const char *where);
+/* Has an area that was checked an entry of this type? */
+bool extension_has(const unsigned char *data, size_t size, unsigned type);
+#define EXTENSION_HEAD_SIZE 6
+/* An entry of a type below 0x8000 without a value. */
+void extension_make(unsigned type, unsigned char out[EXTENSION_HEAD_SIZE]);
 
 #endif

@@ -111,6 +111,7 @@ void keystore_free(TPKS *ks)
     if (ks->in_change)
         ks->d.backend->rollback(ks->d.db);
     keystore_lock(ks);
+    tpks_secret_free(ks->due_password);
     if (ks->d.db != NULL)
         ks->d.backend->close(ks->d.db);
     head_clear(&ks->head);
@@ -292,6 +293,7 @@ tpks_result tpks_each_slot(TPKS *ks, tpks_slot_fn *each, void *arg)
             .wrap = wrap_name(ks, slot),
             .cka_id = slot->cka_id.data,
             .cost = slot->cost,
+            .cost_chosen = slot_cost_is_chosen(slot),
             .created = slot->created,
         };
         memcpy(info.id, slot->id, TPKS_ID_SIZE);

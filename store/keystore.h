@@ -521,6 +521,7 @@ typedef struct tpks_slot_info {
     const char *wrap;            /* wrap algorithm, such as "aes-kw" */
     const unsigned char *cka_id; /* 16 bytes, NULL unless an HSM slot */
     tpks_kdf_cost cost;          /* zero unless a password slot */
+    bool cost_chosen;            /* it was asked for: tpks_upgrade_password() leaves it alone */
     int64_t created;
 } tpks_slot_info;
 typedef tpks_result tpks_slot_fn(void *arg, const tpks_slot_info *slot);
@@ -547,6 +548,16 @@ TPKS_API TPKS_CHECK tpks_result tpks_password_change(TPKS *ks,
                                                      const TPKS_SECRET *password,
                                                      tpks_kdf_cost cost,
                                                      unsigned char id[TPKS_ID_SIZE]);
+/*
+ * To be called when the work for which tpks_unlock_with() opened a keystore for writing is done:
+ * when that was with a password whose slot was made with less than this machine's default Argon2id
+ * cost (see tpks_kdf_cost), the same password gets a new salt and at least that cost, in one
+ * transaction, opened once more before it is committed. A cost that was asked for is left alone,
+ * nothing ever becomes less, and keystores opened for loading are never written. Takes two runs of
+ * Argon2id when there is something to do. Best effort: true if the slot was renewed; a failure is
+ * only logged.
+ */
+TPKS_API bool tpks_upgrade_password(TPKS *ks);
 /*
  * Removes a slot, never the last way back (TPKS_NOT_PERMITTED). The KEK of an HSM slot stays on
  * its token, under a retired slot that names it, unless `destroy_key`.
@@ -576,6 +587,7 @@ typedef struct tpks_restore_report {
     tpks_result found; /* TPKS_OK: nothing was missing */
     char why[1024];    /* what was found, in words; "" when nothing was missing */
     bool restored;
+    bool upgraded; /* tpks_upgrade_password() was called and had something to do */
 } tpks_restore_report;
 
 /*

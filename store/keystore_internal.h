@@ -23,9 +23,11 @@ struct tpks {
     database d;
     const schema *schema; /* whose rows they are */
     head head;
-    HSM *hsm;                            /* while unlocked through it */
-    DEK *dek;                            /* NULL: locked */
-    unsigned char slot_id[TPKS_ID_SIZE]; /* of the slot that unlocked */
+    HSM *hsm;                             /* while unlocked through it */
+    DEK *dek;                             /* NULL: locked */
+    unsigned char slot_id[TPKS_ID_SIZE];  /* of the slot that unlocked */
+    TPKS_SECRET *due_password;            /* that opened a slot of too low a cost; NULL: none */
+    unsigned char due_slot[TPKS_ID_SIZE]; /* that slot */
     bool suspect;               /* something failed: not to be used again for another load */
     bool in_change;             /* between tpks_begin() and its end */
     bool anchor_due;            /* this host has no anchor of it, or is to take a new one */
@@ -100,6 +102,12 @@ TPKS_CHECK tpks_result keystore_open_record(TPKS *ks, const TPKS_RECORD *record,
 
 /* Only what this machine has (HSM or DEK file): never a restore. */
 TPKS_CHECK tpks_result unlock_machine(TPKS *ks);
+
+/* ---- upgrade.c: Argon2id of the cost that suits the machine by now ---- */
+
+/* `password` opened `slot`: a writer keeps it for tpks_upgrade_password() when its cost is too low.
+ */
+void upgrade_note(TPKS *ks, const slot_row *slot, const TPKS_SECRET *password);
 
 /* ---- restore.c ---- */
 

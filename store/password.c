@@ -54,6 +54,23 @@ tpks_result kdf_default_cost(tpks_kdf_cost *out)
     return TPKS_OK;
 }
 
+static uint64_t work(const tpks_kdf_cost *cost)
+{
+    return (uint64_t)cost->t * cost->m_kib;
+}
+
+bool kdf_is_weak(const tpks_kdf_cost *cost, const tpks_kdf_cost *policy, tpks_kdf_cost *out)
+{
+    if (cost->m_kib >= policy->m_kib && work(cost) >= work(policy))
+        return false;
+    *out = *cost;
+    if (out->m_kib < policy->m_kib)
+        out->m_kib = policy->m_kib;
+    if (work(out) < work(policy))
+        out->t = (uint32_t)((work(policy) + out->m_kib - 1) / out->m_kib);
+    return true;
+}
+
 tpks_result kdf_check_cost(uint32_t version, const tpks_kdf_cost *cost)
 {
     if (version != ARGON2_VERSION_13)
@@ -63,7 +80,7 @@ tpks_result kdf_check_cost(uint32_t version, const tpks_kdf_cost *cost)
                     (unsigned)version);
     if (cost->t < 1 || cost->t > ACCEPTED_T_MAX || cost->m_kib < ACCEPTED_M_MIN ||
         cost->m_kib > ACCEPTED_M_MAX || cost->p < 1 || cost->p > ACCEPTED_P_MAX ||
-        (uint64_t)cost->t * cost->m_kib > ACCEPTED_WORK_MAX)
+        work(cost) > ACCEPTED_WORK_MAX)
         return fail(
             TPKS_TAMPERED,
             "password slot: Argon2id cost t=%u, m=%u KiB, p=%u is out of bounds (t 1 to %u, "

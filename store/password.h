@@ -19,6 +19,11 @@
 /* The cost for this machine: t=4, m=min(256 MiB, a quarter of RAM or cgroup limit), p=1.
  * TPKS_UNSUPPORTED when m would be under 64 MiB. */
 TPKS_CHECK tpks_result kdf_default_cost(tpks_kdf_cost *out);
+/*
+ * Is `cost` weaker than `policy`, in memory or in work (t * m)? Then *out is what takes its place:
+ * nothing of it is less than `cost` has, and neither memory nor work less than those of `policy`.
+ */
+bool kdf_is_weak(const tpks_kdf_cost *cost, const tpks_kdf_cost *policy, tpks_kdf_cost *out);
 /* Bounds for parameters from a database, checked before anything is allocated: t <= 32, 8 MiB <= m
  * <= 1 GiB, p <= 4, t*m <= 8 GiB. TPKS_TAMPERED. */
 TPKS_CHECK tpks_result kdf_check_cost(uint32_t version, const tpks_kdf_cost *cost);

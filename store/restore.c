@@ -25,6 +25,7 @@
 #define CREDENTIAL_PASSWORD "trustpoint.backup-password"
 #define CREDENTIAL_RECOVERY "trustpoint.recovery-key"
 #define SEPARATORS ", \t"
+#define FILE_SOURCE "file:"
 #define TRIED_SIZE 512
 
 static void pause_ms(long ms)
@@ -65,6 +66,7 @@ static tpks_result kek_missing(const TPKS *ks, const char *more)
         who, more);
 }
 
+/* *out stays NULL when there is no answer. */
 static tpks_result ask(const TPKS *ks, TPKS_SECRET **out)
 {
     char info[360], who[320];
@@ -79,7 +81,7 @@ static tpks_result ask(const TPKS *ks, TPKS_SECRET **out)
                  &size) ||
         size == 0 || size > SECRET_MAX) {
         tpks_secret_free(answer);
-        return kek_missing(ks, "; no backup password was given here");
+        return TPKS_OK;
     }
     tpks_secret_shrink(answer, size);
     *out = answer;
@@ -98,12 +100,6 @@ static tpks_result take_file(search *s, const char *path)
 {
     s->has = true;
     return s->only_look ? TPKS_OK : tpks_secret_read_file(path, SECRET_MAX, &s->found);
-}
-
-static tpks_result take_answer(search *s, const TPKS *ks)
-{
-    s->has = true;
-    return s->only_look ? TPKS_OK : ask(ks, &s->found);
 }
 
 static void search_end(search *s)
@@ -133,23 +129,42 @@ static tpks_result try_credential(search *s)
     return TPKS_OK;
 }
 
+static tpks_result try_callback(const TPKS *ks, search *s)
+{
+    if (!may_ask(ks)) {
+        note_empty(s, "callback", ks->ask == NULL ? "nobody to ask" : "asked for the PIN already");
+        return TPKS_OK;
+    }
+    if (!s->only_look)
+        TRY(ask(ks, &s->found));
+    s->has = s->only_look || s->found != NULL;
+    if (!s->has)
+        note_empty(s, "callback", "no answer");
+    return TPKS_OK;
+}
+
+static tpks_result try_file(const char *source, search *s)
+{
+    const char *path = source + strlen(FILE_SOURCE);
+
+    if (access(path, F_OK) == 0)
+        return take_file(s, path);
+    note_empty(s, source, "is not there");
+    return TPKS_OK;
+}
+
 /* One source of the directive `restore`. */
 static tpks_result try_source(const TPKS *ks, const char *source, search *s)
 {
     if (strcmp(source, "credential") == 0)
         return try_credential(s);
-    if (strncmp(source, "file:", 5) == 0 && access(source + 5, F_OK) == 0)
-        return take_file(s, source + 5);
-    if (strcmp(source, "callback") == 0 && may_ask(ks))
-        return take_answer(s, ks);
-    if (strncmp(source, "file:", 5) == 0)
-        note_empty(s, source, "is not there");
-    else if (strcmp(source, "callback") == 0)
-        note_empty(s, source, ks->ask == NULL ? "nobody to ask" : "asked for the PIN already");
-    else if (strcmp(source, "no") == 0)
-        note_empty(s, source, "none is allowed");
-    else
-        note_empty(s, source, "used by trustpoint-keystore unlock-service only");
+    if (strncmp(source, FILE_SOURCE, strlen(FILE_SOURCE)) == 0)
+        return try_file(source, s);
+    if (strcmp(source, "callback") == 0)
+        return try_callback(ks, s);
+    note_empty(s, source,
+               strcmp(source, "no") == 0 ? "none is allowed"
+                                         : "used by trustpoint-keystore unlock-service only");
     return TPKS_OK;
 }
 
@@ -292,7 +307,9 @@ tpks_result tpks_restore(const tpks_options *options, const tpks_restore_params 
         if (ks->token == NULL)
             return fail_memory();
     }
-    return restore_open(ks, params, false, report);
+    TRY(restore_open(ks, params, false, report));
+    report->upgraded = tpks_upgrade_password(ks); /* the lock is free, others go on meanwhile */
+    return TPKS_OK;
 }
 
 /* ---- in a load ---- */

@@ -224,24 +224,60 @@ static tpks_result make_salt(OSSL_LIB_CTX *libctx, slot_row *slot)
     return bytes_set(&slot->salt, salt, sizeof(salt));
 }
 
-tpks_result slot_make_password(OSSL_LIB_CTX *libctx, const head *h, const TPKS_SECRET *password,
-                               tpks_kdf_cost cost, const TPKS_SECRET *dek, new_slot *out)
+bool slot_cost_is_chosen(const slot_row *slot)
 {
-    SECRET *bek = NULL;
+    return extension_has(slot->extension.data, slot->extension.size, SLOT_COST_CHOSEN);
+}
 
-    TRY(tpks_password_check(password));
-    TRY(start_slot(libctx, h, SLOT_PASSWORD, "backup password", out));
+/* What a caller asks for is marked as such; zero asks for this machine's default. */
+static tpks_result choose_cost(tpks_kdf_cost cost, slot_row *slot)
+{
+    unsigned char chosen[EXTENSION_HEAD_SIZE];
+
     if (cost.t == 0 && cost.m_kib == 0 && cost.p == 0)
-        TRY(kdf_default_cost(&cost));
-    out->slot.kdf_version = ARGON2_VERSION_13;
-    out->slot.cost = cost;
-    TRY(make_salt(libctx, &out->slot));
+        return kdf_default_cost(&slot->cost);
     if (kdf_check_cost(ARGON2_VERSION_13, &cost) != TPKS_OK)
         return fail(TPKS_BAD_INPUT,
                     "Argon2id cost out of bounds: 1 to 32 passes, 8 MiB to 1 GiB, at "
                     "most 4 lanes, passes times memory at most 8 GiB");
-    TRY(kdf_password(password, &cost, out->slot.salt.data, &bek));
+    slot->cost = cost;
+    extension_make(SLOT_COST_CHOSEN, chosen);
+    return bytes_set(&slot->extension, chosen, sizeof(chosen));
+}
+
+/* The slot has its cost; gives it a fresh salt and the DEK. */
+static tpks_result fill_password(OSSL_LIB_CTX *libctx, const head *h, const TPKS_SECRET *password,
+                                 const TPKS_SECRET *dek, new_slot *out)
+{
+    SECRET *bek = NULL;
+
+    out->slot.kdf_version = ARGON2_VERSION_13;
+    TRY(make_salt(libctx, &out->slot));
+    TRY(kdf_password(password, &out->slot.cost, out->slot.salt.data, &bek));
     return wrap_under_bek(libctx, h, bek, dek, out);
+}
+
+tpks_result slot_make_password(OSSL_LIB_CTX *libctx, const head *h, const TPKS_SECRET *password,
+                               tpks_kdf_cost cost, const TPKS_SECRET *dek, new_slot *out)
+{
+    TRY(tpks_password_check(password));
+    TRY(start_slot(libctx, h, SLOT_PASSWORD, "backup password", out));
+    TRY(choose_cost(cost, &out->slot));
+    return fill_password(libctx, h, password, dek, out);
+}
+
+tpks_result slot_renew_password(OSSL_LIB_CTX *libctx, const head *h, const slot_row *old,
+                                const TPKS_SECRET *password, const tpks_kdf_cost *cost,
+                                const TPKS_SECRET *dek, new_slot *out)
+{
+    TRY(start_slot(libctx, h, SLOT_PASSWORD, old->label, out));
+    memcpy(out->slot.id, old->id, TPKS_ID_SIZE);
+    memcpy(out->wrap.slot, old->id, TPKS_ID_SIZE);
+    if (!set_text(&out->slot.host, old->host))
+        return fail_memory();
+    out->slot.cost = *cost;
+    TRY(bytes_set(&out->slot.extension, old->extension.data, old->extension.size));
+    return fill_password(libctx, h, password, dek, out);
 }
 
 tpks_result slot_make_recovery(OSSL_LIB_CTX *libctx, const head *h, const TPKS_SECRET *dek,

@@ -26,10 +26,18 @@ TPKS_CHECK tpks_result slot_fill_hsm(const head *h, HSM *hsm, const TPKS_SECRET 
 /* Both at once, for a keystore that does not exist yet. */
 TPKS_CHECK tpks_result slot_make_hsm(OSSL_LIB_CTX *libctx, const head *h, HSM *hsm,
                                      const TPKS_SECRET *dek, new_slot *out);
+/* Extension of a password slot, without a value: its cost was asked for, and is never changed. */
+#define SLOT_COST_CHOSEN 1
+
+bool slot_cost_is_chosen(const slot_row *slot);
 /* Argon2id of a password; `cost` all zero: the default of this machine. */
 TPKS_CHECK tpks_result slot_make_password(OSSL_LIB_CTX *libctx, const head *h,
                                           const TPKS_SECRET *password, tpks_kdf_cost cost,
                                           const TPKS_SECRET *dek, new_slot *out);
+/* The same password under a new salt and `cost`, in the place of `old`, whose id and label stay. */
+TPKS_CHECK tpks_result slot_renew_password(OSSL_LIB_CTX *libctx, const head *h, const slot_row *old,
+                                           const TPKS_SECRET *password, const tpks_kdf_cost *cost,
+                                           const TPKS_SECRET *dek, new_slot *out);
 /* A fresh recovery key, printable in *text. */
 TPKS_CHECK tpks_result slot_make_recovery(OSSL_LIB_CTX *libctx, const head *h,
                                           const TPKS_SECRET *dek, new_slot *out,

@@ -180,6 +180,8 @@ tpks_result tpks_unlock_with(TPKS *ks, const TPKS_SECRET *secret)
         result = slot_open_secret(ks->libctx, &ks->head, slot, secret, &dek);
         if (result == TPKS_OK)
             result = accept_dek(ks, slot, dek);
+        if (result == TPKS_OK)
+            upgrade_note(ks, slot, secret);
         if (result != TPKS_OK && result != TPKS_WRONG_SECRET)
             return result;
     }

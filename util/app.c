@@ -47,6 +47,18 @@ int app_open(APP *app, tpks_access access)
     return app_unlock_given(app);
 }
 
+void app_finish(APP *app)
+{
+    if (app->ks != NULL && tpks_upgrade_password(app->ks))
+        say_upgraded();
+}
+
+void say_upgraded(void)
+{
+    say("the password's slot was made with less than this machine's present cost of Argon2id: it "
+        "was renewed with the same password");
+}
+
 int app_find(APP *app, const char *name, TPKS_RECORD **out)
 {
     tpks_selector selector = {.name = name};

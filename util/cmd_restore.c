@@ -85,6 +85,8 @@ static int restore(APP *app, const restore_options *o)
         .secret = password, .token_uri = o->token, .so_pin = so_pin, .dry_run = o->dry_run};
     tpks_result result = tpks_restore(&options, &params, &report);
     DO(report_on(app, o, result, &report));
+    if (report.upgraded)
+        say_upgraded();
     if (o->token != NULL && report.restored)
         say("now let the configuration say: token = %s", o->token);
     return EX_OK;

@@ -13,8 +13,9 @@ typedef struct slots_state {
     size_t count;
 } slots_state;
 
-static struct json_object *cost_json(const tpks_kdf_cost *cost)
+static struct json_object *cost_json(const tpks_slot_info *slot)
 {
+    const tpks_kdf_cost *cost = &slot->cost;
     struct json_object *object;
 
     if (cost->t == 0)
@@ -23,6 +24,7 @@ static struct json_object *cost_json(const tpks_kdf_cost *cost)
     json_add_number(object, "passes", cost->t);
     json_add_number(object, "memory_kib", cost->m_kib);
     json_add_number(object, "lanes", cost->p);
+    json_add_bool(object, "chosen", slot->cost_chosen);
     return object;
 }
 
@@ -39,7 +41,7 @@ static int show_json(slots_state *state, const tpks_slot_info *slot)
     json_add_text(object, "token_serial", slot->token_serial);
     json_add_text(object, "wrap", slot->wrap);
     json_add_hex(object, "cka_id", slot->cka_id, 16);
-    json_object_object_add(object, "argon2id", cost_json(&slot->cost));
+    json_object_object_add(object, "argon2id", cost_json(slot));
     json_add_time(object, "created", (time_t)slot->created);
     return output_json_element(&state->stream, object);
 }

@@ -99,6 +99,9 @@ int app_find(APP *app, const char *name, TPKS_RECORD **out);
  * whatever selects one record, which may name the keystore too.
  */
 int app_open_record(APP *app, tpks_access access, const char *name, TPKS_RECORD **out);
+/* After success: what is worth doing once a password was used (see tpks_upgrade_password()). */
+void app_finish(APP *app);
+void say_upgraded(void);
 /* Closes what is open; may be called twice. */
 void app_close(APP *app);
 

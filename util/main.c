@@ -110,6 +110,8 @@ static int start_and_run(APP *app, int argc, char **argv)
         return complain(EX_USAGE, "a command is missing; see " PROGRAM " --help");
     DO(start_libcrypto(app));
     code = run(app, argc - next, argv + next);
+    if (code == EX_OK)
+        app_finish(app);
     if (app->json)
         (void)output_json_failure(code);
     app_close(app);

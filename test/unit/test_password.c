@@ -162,6 +162,41 @@ static TPKS_SECRET *counting_key(void)
 }
 
 /* The expected values were computed apart from this code, with RFC 5869's HMAC formulas. */
+/* Nothing becomes less, and what is renewed is no longer weak, nor out of bounds. */
+START_TEST(weak_costs_are_raised)
+{
+    static const tpks_kdf_cost policies[] = {{4, 256 * MIB, 1}, {4, 64 * MIB, 1}};
+    static const uint32_t passes[] = {1, 2, 3, 4, 5, 32}, lanes[] = {1, 4};
+    static const uint32_t memory[] = {8 * MIB,   63 * MIB,  64 * MIB,  100 * MIB,
+                                      256 * MIB, 257 * MIB, 1024 * MIB};
+    tpks_kdf_cost out, again;
+
+#define EACH(i, array)                                                                             \
+    size_t i = 0;                                                                                  \
+    i < sizeof(array) / sizeof(*(array));                                                          \
+    i++
+    for (EACH(a, policies))
+        for (EACH(b, passes))
+            for (EACH(c, memory))
+                for (EACH(d, lanes)) {
+                    const tpks_kdf_cost *want = &policies[a];
+                    const tpks_kdf_cost cost = {passes[b], memory[c], lanes[d]};
+                    bool enough = cost.m_kib >= want->m_kib &&
+                                  (uint64_t)cost.t * cost.m_kib >= (uint64_t)want->t * want->m_kib;
+                    ck_assert_int_eq(kdf_is_weak(&cost, want, &out), !enough);
+                    if (enough)
+                        continue;
+                    ck_assert(out.t >= cost.t && out.m_kib >= cost.m_kib && out.p == cost.p);
+                    ck_assert(!kdf_is_weak(&out, want, &again));
+                    expect_ok(kdf_check_cost(ARGON2_VERSION_13, &out));
+                }
+    ck_assert(kdf_is_weak(&(tpks_kdf_cost){3, 64 * MIB, 1}, &policies[0], &out));
+    ck_assert(out.t == 4 && out.m_kib == 256 * MIB && out.p == 1);
+    ck_assert(kdf_is_weak(&(tpks_kdf_cost){1, 512 * MIB, 1}, &policies[0], &out));
+    ck_assert(out.t == 2 && out.m_kib == 512 * MIB);
+}
+END_TEST
+
 START_TEST(hkdf_vectors)
 {
     TPKS_SECRET *bek = counting_key(), *wrap_key = NULL;
@@ -378,6 +413,7 @@ int main(void)
     tcase_add_test(argon2, salt_and_password_matter);
     tcase_add_test(argon2, bounds);
     tcase_add_test(argon2, default_is_acceptable);
+    tcase_add_test(argon2, weak_costs_are_raised);
     tcase_add_test(hkdf, hkdf_vectors);
     tcase_add_test(hkdf, hkdf_wants_a_whole_key);
     tcase_add_test(recovery, recovery_key_vector);

@@ -617,6 +617,146 @@ START_TEST(a_second_token_gets_a_slot_of_its_own)
 }
 END_TEST
 
+/* ---- the cost of passwords ---- */
+
+/* As if the default of this machine had been lower once: nobody asked for this slot's cost. */
+static tpks_result forget_choice(TPKS *ks, const void *arg)
+{
+    (void)arg;
+    for (size_t i = 0; i < ks->head.slot_count; i++)
+        expect_ok(bytes_set(&ks->head.slots[i].extension, NULL, 0));
+    return TPKS_OK;
+}
+
+static tpks_result write_slots(TPKS *ks, const void *arg)
+{
+    (void)arg;
+    return native_replace_slots(&ks->d, &ks->head);
+}
+
+static void make_cost_a_default(void)
+{
+    TPKS *ks = open_for(TPKS_WRITE);
+
+    expect_ok(tpks_unlock(ks));
+    expect_ok(keystore_change(ks, forget_choice, write_slots, NULL));
+    tpks_close(ks);
+}
+
+static tpks_result keep_password_slot(void *arg, const tpks_slot_info *slot)
+{
+    if (strcmp(slot->kind, "password") == 0)
+        *(tpks_slot_info *)arg = *slot;
+    return TPKS_OK;
+}
+
+static tpks_slot_info password_slot(void)
+{
+    TPKS *ks = open_for(TPKS_LOAD);
+    tpks_slot_info slot = {.kind = NULL};
+
+    expect_ok(tpks_each_slot(ks, keep_password_slot, &slot));
+    ck_assert_ptr_nonnull(slot.kind);
+    tpks_close(ks);
+    return slot;
+}
+
+static uint64_t generation(void)
+{
+    TPKS *ks = open_for(TPKS_LOAD);
+    tpks_status_info info;
+
+    expect_ok(tpks_status(ks, &info));
+    tpks_close(ks);
+    return info.generation;
+}
+
+static void expect_opens(const TPKS_SECRET *secret)
+{
+    TPKS *ks = open_for(TPKS_LOAD);
+
+    expect_ok(tpks_unlock_with(ks, secret));
+    tpks_close(ks);
+}
+
+START_TEST(a_restore_raises_the_cost_of_its_password)
+{
+    tpks_options options = options_for(TPKS_WRITE);
+    tpks_restore_params params = {.secret = password};
+    tpks_restore_report report;
+    tpks_kdf_cost policy;
+
+    expect_ok(kdf_default_cost(&policy));
+    lose_kek();
+    expect_ok(tpks_restore(&options, &params, &report));
+    ck_assert(report.restored && !report.upgraded);
+    tpks_slot_info before = password_slot();
+    ck_assert(before.cost_chosen);
+    ck_assert_uint_eq(before.cost.m_kib, 8192);
+    make_cost_a_default();
+    lose_kek();
+    expect_ok(tpks_restore(&options, &params, &report));
+    ck_assert(report.restored && report.upgraded);
+    tpks_slot_info after = password_slot();
+    ck_assert_uint_eq(after.cost.m_kib, policy.m_kib);
+    ck_assert_uint_ge(after.cost.t, policy.t);
+    ck_assert_int_eq(memcmp(after.id, before.id, TPKS_ID_SIZE), 0);
+    expect_opens(password);
+    expect_ok(load_elsewhere());
+    lose_kek();
+    expect_ok(tpks_restore(&options, &params, &report));
+    ck_assert(report.restored && !report.upgraded);
+}
+END_TEST
+
+START_TEST(only_a_writer_with_the_password_raises_the_cost)
+{
+    uint64_t before;
+    TPKS *ks = NULL;
+
+    make_cost_a_default();
+    before = generation();
+    ks = open_for(TPKS_LOAD);
+    expect_ok(tpks_unlock_with(ks, password));
+    ck_assert(!tpks_upgrade_password(ks));
+    tpks_close(ks);
+    ks = open_for(TPKS_WRITE);
+    expect_ok(tpks_unlock(ks));
+    ck_assert(!tpks_upgrade_password(ks));
+    expect_ok(tpks_unlock_with(ks, password));
+    ck_assert_uint_eq(generation(), before);
+    ck_assert(tpks_upgrade_password(ks));
+    ck_assert_uint_eq(generation(), before + 1);
+    ck_assert(!tpks_upgrade_password(ks));
+    tpks_close(ks);
+    expect_opens(password);
+    expect_ok(load_elsewhere());
+}
+END_TEST
+
+/* The password was replaced meanwhile: the old one must not come back. */
+START_TEST(a_password_that_is_changed_meanwhile_is_not_raised)
+{
+    TPKS_SECRET *next = secret_of("another long password");
+    tpks_kdf_cost cheap = {.t = 1, .m_kib = 8192, .p = 1};
+    tpks_slot_info slot;
+
+    make_cost_a_default();
+    TPKS *slow = open_for(TPKS_WRITE);
+    expect_ok(tpks_unlock_with(slow, password));
+    slot = password_slot();
+    TPKS *fast = open_for(TPKS_WRITE);
+    expect_ok(tpks_password_change(fast, slot.id, next, cheap, NULL));
+    tpks_close(fast);
+    ck_assert(!tpks_upgrade_password(slow));
+    expect(TPKS_WRONG_SECRET, tpks_unlock_with(slow, password));
+    expect_ok(tpks_unlock_with(slow, next));
+    tpks_close(slow);
+    ck_assert_int_eq(slots("password", "active"), 1);
+    tpks_secret_free(next);
+}
+END_TEST
+
 /* ---- header backup ---- */
 
 static void sql(const char *statements)
@@ -800,6 +940,9 @@ int main(int argc, char **argv)
     tcase_add_test(tests, the_last_way_back_stays);
     tcase_add_test(tests, a_kek_is_rotated_and_its_predecessor_destroyed);
     tcase_add_test(tests, a_second_token_gets_a_slot_of_its_own);
+    tcase_add_test(tests, a_restore_raises_the_cost_of_its_password);
+    tcase_add_test(tests, only_a_writer_with_the_password_raises_the_cost);
+    tcase_add_test(tests, a_password_that_is_changed_meanwhile_is_not_raised);
     tcase_add_test(tests, a_damaged_header_is_put_back);
     tcase_add_test(tests, a_copy_of_the_header_is_kept);
     tcase_add_test(tests, a_change_during_a_header_restore_is_noticed);
