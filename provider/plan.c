@@ -239,10 +239,19 @@ static bool wants_certificate(const MAKING *making, size_t number)
            (type == TPKS_TYPE_ANY || type == (number == 0 ? TPKS_TYPE_CERT : TPKS_TYPE_CHAIN));
 }
 
+/* Of a certificate alone nobody who asks for whatever there is wants to hear that it has no key. */
+static bool has_no_key(const MAKING *making, const TPKS_RECORD *record)
+{
+    return tpks_record_home(record) == TPKS_HOME_NONE && making->wish->expect == 0 &&
+           tpks_uri_type_of(making->uri) == TPKS_TYPE_ANY;
+}
+
 static tpks_result add_key(const MAKING *making, const TPKS_RECORD *record)
 {
     ITEM item = {.record = record};
 
+    if (has_no_key(making, record))
+        return TPKS_OK;
     if (wants_private(making))
         item.kind = ITEM_PRIVATE_KEY;
     else if (wants_public(making))
@@ -337,6 +346,9 @@ static tpks_result plan_selected(const MAKING *making, const tpks_selector *sele
     __attribute__((cleanup(ids_free))) IDS ids = {NULL, 0};
     tpks_result result = tpks_each(source_keystore(making->source), selector, remember_id, &ids);
 
+    if (result ==
+        TPKS_UNSUPPORTED) /* not everything can be searched for in Trustpoint's database */
+        return TPKS_OK;
     RAISE_RESULT(making->context, result);
     for (size_t i = 0; result == TPKS_OK && i < ids.count; i++)
         result = plan_id(making, ids.id[i]);
@@ -386,16 +398,61 @@ static tpks_result plan_search(const MAKING *making)
                                      : plan_selected(making, &selector);
 }
 
+static const char *home_text(const TPKS_RECORD *record)
+{
+    switch (tpks_record_home(record)) {
+    case TPKS_HOME_PLAIN:
+        return " in the clear";
+    case TPKS_HOME_TOKEN:
+        return " in the token";
+    case TPKS_HOME_SOFTWARE:
+        return " in software";
+    case TPKS_HOME_NONE:
+        return " elsewhere";
+    default:
+        return "";
+    }
+}
+
+/* "2025-12-17", or "" when it is no time. */
+static void date_text(const ASN1_TIME *time, char text[16])
+{
+    struct tm tm;
+
+    *text = '\0';
+    if (ASN1_TIME_to_tm(time, &tm) == 1)
+        BIO_snprintf(text, 16, "%04d-%02d-%02d", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday);
+}
+
+/* What the leaf says of its time, to stand behind the rest. */
+static void validity_text(const TPKS_RECORD *record, char *text, size_t size)
+{
+    char from[16], until[16];
+    size_t der_size = 0;
+    const unsigned char *der = tpks_record_cert(record, 0, &der_size);
+    __attribute__((cleanup(x509_free))) X509 *leaf =
+        der == NULL ? NULL : d2i_X509(NULL, &der, (long)der_size);
+
+    *text = '\0';
+    if (leaf == NULL)
+        return;
+    date_text(X509_get0_notBefore(leaf), from);
+    date_text(X509_get0_notAfter(leaf), until);
+    BIO_snprintf(text, size, ", valid %s to %s", from, until);
+}
+
 static tpks_result add_name(void *arg, const TPKS_RECORD *record)
 {
     const MAKING *making = arg;
-    char text[64];
+    char text[128], validity[48];
     ITEM item = {.kind = ITEM_NAME};
 
     if (tpks_allowed(source_keystore(making->source), tpks_record_name(record)) != TPKS_OK)
         return TPKS_OK;
-    BIO_snprintf(text, sizeof(text), "%s key, %zu certificate%s", tpks_record_key_type(record),
-                 tpks_record_cert_count(record), tpks_record_cert_count(record) == 1 ? "" : "s");
+    validity_text(record, validity, sizeof(validity));
+    BIO_snprintf(text, sizeof(text), "%.16s key%s, %zu certificate%s%s",
+                 tpks_record_key_type(record), home_text(record), tpks_record_cert_count(record),
+                 tpks_record_cert_count(record) == 1 ? "" : "s", validity);
     item.uri = source_uri(making->source, record);
     item.description = OPENSSL_strdup(text);
     if (item.uri != NULL && item.description != NULL && add_item(making->plan, &item) == TPKS_OK)

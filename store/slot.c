@@ -107,8 +107,15 @@ static tpks_result unwrap(OSSL_LIB_CTX *libctx, const head *h, const hsm_wrapped
                           const char *where, DEK **out)
 {
     TPKS_SECRET *dek = NULL;
+    bool decrypts = wrapped->algorithm == WRAP_TRUSTPOINT_ECB ||
+                    wrapped->algorithm == WRAP_TRUSTPOINT_CBC_PAD ||
+                    wrapped->algorithm == WRAP_TRUSTPOINT_CBC;
 
-    if (strcmp(where, "process") != 0) {
+    if (decrypts && strcmp(where, "hsm") == 0)
+        return fail(TPKS_UNSUPPORTED,
+                    "Trustpoint has encrypted its DEK instead of wrapping it, so that the HSM can "
+                    "only give it to this process: set dek = auto or process");
+    if (strcmp(where, "process") != 0 && !decrypts) {
         HSM_DEK *in_token = NULL;
         tpks_result result = hsm_unwrap(hsm, wrapped, h->dek, &in_token);
         if (result == TPKS_OK)

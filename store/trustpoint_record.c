@@ -213,7 +213,7 @@ static tpks_result read_certs(const database *d, OSSL_LIB_CTX *libctx, const tru
 /* Who may agree is said by the certificate; decryption is never offered. */
 static unsigned policy_of(const TPKS_RECORD *record, X509 *leaf)
 {
-    bool agrees = strcmp(record->key_type, "EC") == 0 &&
+    bool agrees = record->home != TPKS_HOME_TOKEN && strcmp(record->key_type, "EC") == 0 &&
                   (X509_get_key_usage(leaf) & X509v3_KU_KEY_AGREEMENT) != 0;
 
     return TPKS_MAY_SIGN | (agrees ? TPKS_MAY_AGREE : 0);

@@ -57,7 +57,7 @@ static void show_text(list_options *o, const TPKS_RECORD *record)
         return;
     }
     if (o->shown == 0)
-        view_header();
+        view_header(o->app);
     view_row(o->app, record);
 }
 

@@ -50,9 +50,12 @@ static void print_where(const tpks_slot_info *slot)
 {
     if (slot->token_label != NULL && *slot->token_label != '\0') {
         output_escaped(stdout, slot->token_label);
-        printf(" (serial ");
-        output_escaped(stdout, slot->token_serial);
-        printf("), %s", slot->wrap);
+        if (*slot->token_serial != '\0') {
+            printf(" (serial ");
+            output_escaped(stdout, slot->token_serial);
+            putchar(')');
+        }
+        printf(", %s", slot->wrap);
     } else if (slot->cost.t != 0) {
         printf("Argon2id t=%u m=%u MiB p=%u", slot->cost.t, slot->cost.m_kib / 1024, slot->cost.p);
     } else {
@@ -72,7 +75,7 @@ static void show_text(const slots_state *state, const tpks_slot_info *slot)
     output_column(stdout, slot->kind, 14);
     output_column(stdout, slot->state, 9);
     output_column(stdout, slot->host != NULL && *slot->host != '\0' ? slot->host : "-", 21);
-    output_column(stdout, time_text((time_t)slot->created, time), 22);
+    output_column(stdout, slot->created != 0 ? time_text((time_t)slot->created, time) : "-", 22);
     print_where(slot);
     putchar('\n');
 }

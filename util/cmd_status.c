@@ -7,14 +7,15 @@
 #include "options.h"
 #include "output.h"
 
-static struct json_object *status_json(const tpks_status_info *info, tpks_result unlocked,
-                                       const char *reason)
+static struct json_object *status_json(const APP *app, const tpks_status_info *info,
+                                       tpks_result unlocked, const char *reason)
 {
     struct json_object *object = json_object_new_object();
 
     json_add_state(object, unlocked, reason);
     json_add_text(object, "label", info->label);
     json_add_hex(object, "keystore_id", info->keystore_id, TPKS_ID_SIZE);
+    json_add_text(object, "tables", tpks_schema_name(app->ks));
     json_add_number(object, "format", info->format);
     json_add_number(object, "generation", (int64_t)info->generation);
     json_add_number(object, "records", (int64_t)info->records);
@@ -43,6 +44,8 @@ static const char *dek_text(const tpks_status_info *info)
         return "in the HSM, not in the memory of programs that load keys";
     if (strcmp(info->dek_location, "process") == 0)
         return "in the locked memory of the program that loads a key";
+    if (strcmp(info->dek_location, "none") == 0)
+        return "none: the keys are in the database in the clear";
     return info->dek_location;
 }
 
@@ -52,27 +55,36 @@ static void print_token(const tpks_status_info *info)
 
     if (*info->token_label == '\0')
         return;
-    snprintf(text, sizeof(text), "%s (serial %s)", info->token_label, info->token_serial);
+    snprintf(text, sizeof(text), *info->token_serial == '\0' ? "%s%s" : "%s (serial %s)",
+             info->token_label, info->token_serial);
     output_fact("token", text);
     output_fact("wrap", info->wrap);
 }
 
-static void print_status(const tpks_status_info *info, tpks_result unlocked)
+/* What only a keystore of ours has. */
+static void print_history(const tpks_status_info *info)
+{
+    print_number("format", info->format);
+    print_number("generation", info->generation);
+    output_fact("anchor", info->anchor_known ? "known on this host" : "none on this host");
+}
+
+static void print_status(const APP *app, const tpks_status_info *info, tpks_result unlocked)
 {
     char id[2 * TPKS_ID_SIZE + 1];
 
     output_fact("state", state_of(unlocked));
     output_fact("label", info->label);
     output_fact("id", hex_text(info->keystore_id, TPKS_ID_SIZE, id));
-    print_number("format", info->format);
-    print_number("generation", info->generation);
+    output_fact("tables", tpks_schema_name(app->ks));
     print_number("records", info->records);
     print_number("active slots", info->slots_active);
     print_number("ways back", info->ways_back);
     output_fact("storage", info->software ? "software, no HSM" : "HSM");
     output_fact("DEK", dek_text(info));
     print_token(info);
-    output_fact("anchor", info->anchor_known ? "known on this host" : "none on this host");
+    if (info->format != 0)
+        print_history(info);
 }
 
 static int print(APP *app, tpks_result unlocked, const char *reason)
@@ -81,8 +93,8 @@ static int print(APP *app, tpks_result unlocked, const char *reason)
 
     DO(complain_result(tpks_status(app->ks, &info)));
     if (app->json)
-        return output_json(status_json(&info, unlocked, reason));
-    print_status(&info, unlocked);
+        return output_json(status_json(app, &info, unlocked, reason));
+    print_status(app, &info, unlocked);
     return EX_OK;
 }
 

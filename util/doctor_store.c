@@ -44,7 +44,10 @@ static bool open_store(APP *app, FINDINGS *findings, const char *todo)
 
 static void judge_dek(FINDINGS *findings, const tpks_status_info *info)
 {
-    if (info->software)
+    if (info->software && info->format == 0)
+        finding(findings, FINDING_WARNING, "DEK", "have Trustpoint use an HSM",
+                "there is no HSM: whoever copies the database has all keys");
+    else if (info->software)
         finding(findings, FINDING_WARNING, "DEK", "use an HSM where the machine has one",
                 "there is no HSM: whoever copies the state folder and the database has all keys");
     else if (strcmp(info->dek_location, "hsm") == 0)
@@ -66,7 +69,7 @@ static void judge_status(FINDINGS *findings, const tpks_status_info *info)
                 "all keys are lost");
     else
         finding(findings, FINDING_OK, "ways back", NULL, "%u besides the HSM", info->ways_back);
-    if (!info->anchor_known)
+    if (!info->anchor_known && info->format != 0)
         finding(findings, FINDING_WARNING, "anchor", "unlock the keystore once as root",
                 "this host remembers no state of this keystore: an older database put in place "
                 "would not be noticed");
@@ -104,7 +107,7 @@ static tpks_result check_slot(void *arg, const tpks_slot_info *slot)
                 "when its KEK is not needed any more: \"" PROGRAM " slot remove ID --destroy-key\"",
                 "%s (%s) is %s; its KEK may still be on the token%s%s", id, slot->kind, slot->state,
                 *slot->token_serial == '\0' ? "" : " with serial ", slot->token_serial);
-    else if (slot->created < time(NULL) - OLD_SLOT)
+    else if (slot->created != 0 && slot->created < time(NULL) - OLD_SLOT)
         finding(arg, FINDING_WARNING, "slot", "plan a new one", "%s (%s) is older than two years",
                 id, slot->kind);
     return TPKS_OK;
@@ -125,12 +128,17 @@ static tpks_result check_expiry(void *arg, const TPKS_RECORD *record)
     char text[TIME_SIZE];
 
     state->records++;
+    if (tpks_record_home(record) == TPKS_HOME_PLAIN)
+        finding(state->findings, FINDING_WARNING, tpks_record_name(record),
+                "remove it in Trustpoint when it is not in use, else issue a new one there",
+                "its private key is in the database in the clear");
     if (leaf == NULL || end >= now + SOON)
         return TPKS_OK;
     state->late++;
-    finding(state->findings, end < now ? FINDING_PROBLEM : FINDING_WARNING,
-            tpks_record_name(record), "renew it: csr, then set-cert", "its certificate %s %s",
-            end < now ? "has ended" : "ends", time_text(end, text));
+    finding(
+        state->findings, end < now ? FINDING_PROBLEM : FINDING_WARNING, tpks_record_name(record),
+        view_is_trustpoint(state->app) ? "renew it in Trustpoint" : "renew it: csr, then set-cert",
+        "its certificate %s %s", end < now ? "has ended" : "ends", time_text(end, text));
     return TPKS_OK;
 }
 
@@ -151,7 +159,7 @@ void doctor_store(APP *app, FINDINGS *findings)
     app->never_ask = true;
     if (!open_store(app, findings, "see the section EXIT STATUS of " PROGRAM "(1)"))
         return;
-    finding(findings, FINDING_OK, "keystore", NULL, "opens");
+    finding(findings, FINDING_OK, "keystore", NULL, "opens (%s)", tpks_schema_name(app->ks));
     check_unlock(app, findings);
     if (tpks_each_slot(app->ks, check_slot, findings) != TPKS_OK)
         finding(findings, FINDING_PROBLEM, "slots", "see \"" PROGRAM " verify\"", "%s",
@@ -186,17 +194,31 @@ static const char *const only_if_needed =
     "only a program that loads keys as this user (such as PostgreSQL) needs that: give the user "
     "the group trustpoint, and access to the HSM; a server whose master loads as root does not";
 
+/* As a program does it that uses the key, wherever that is. */
+static tpks_result load(APP *app, const TPKS_RECORD *record)
+{
+    AUTO(secret) TPKS_SECRET *secret = NULL;
+    TPKS_TOKEN_KEY *key = NULL;
+    tpks_result result = tpks_record_home(record) == TPKS_HOME_TOKEN
+                             ? tpks_token_key_open(app->ks, record, &key)
+                             : tpks_load_key(app->ks, record, &secret);
+
+    tpks_token_key_free(key);
+    return result;
+}
+
 static void check_loading(APP *app, FINDINGS *findings, const char *name)
 {
     tpks_selector selector = {.name = name};
     AUTO(record) TPKS_RECORD *record = NULL;
-    AUTO(secret) TPKS_SECRET *secret = NULL;
     tpks_result result = tpks_allowed(app->ks, name);
 
     if (result == TPKS_OK)
         result = tpks_find(app->ks, &selector, &record);
+    if (result == TPKS_OK && tpks_record_home(record) == TPKS_HOME_NONE)
+        return;
     if (result == TPKS_OK)
-        result = tpks_load_key(app->ks, record, &secret);
+        result = load(app, record);
     if (result == TPKS_OK)
         finding(findings, FINDING_OK, name, NULL, "this user can load the private key");
     else

@@ -144,13 +144,54 @@ static inline void cleanup_text(char **text)
 /* ---- text
  * ------------------------------------------------------------------------------------------- */
 
-void view_header(void)
+bool view_is_trustpoint(const APP *app)
 {
-    printf("%-24s %-14s %-21s %s\n", "NAME", "KEY", "EXPIRES", "SUBJECT");
+    return strncmp(tpks_schema_name(app->ks), "Trustpoint", strlen("Trustpoint")) == 0;
+}
+
+const char *view_home(const TPKS_RECORD *record)
+{
+    static const char *const homes[] = {
+        [TPKS_HOME_DATABASE] = "database", [TPKS_HOME_PLAIN] = "in the clear",
+        [TPKS_HOME_TOKEN] = "token",       [TPKS_HOME_SOFTWARE] = "software",
+        [TPKS_HOME_NONE] = "none",
+    };
+
+    return homes[tpks_record_home(record)];
+}
+
+void view_header(const APP *app)
+{
+    if (view_is_trustpoint(app))
+        printf("%-52s %-9s %-12s %-21s %s\n", "URI", "KEY", "KEY IS IN", "BEGINS", "EXPIRES");
+    else
+        printf("%-24s %-14s %-21s %s\n", "NAME", "KEY", "EXPIRES", "SUBJECT");
+}
+
+/* Of Trustpoint's records: their names are said as they stand in a configuration. */
+static void view_trustpoint_row(APP *app, const TPKS_RECORD *record)
+{
+    AUTO(x509) X509 *leaf = view_cert(app, record, 0);
+    char *uri = tpks_uri_build(app->keystore, tpks_record_name(record));
+    char key[KEY_TEXT_SIZE], time[TIME_SIZE];
+
+    view_key(app, record, key);
+    output_column(stdout, uri != NULL ? uri : "-", 53);
+    output_column(stdout, key, 10);
+    output_column(stdout, view_home(record), 13);
+    output_column(stdout, leaf != NULL ? time_text(time_of(X509_get0_notBefore(leaf)), time) : "-",
+                  22);
+    output_escaped(stdout, leaf != NULL ? time_text(view_not_after(leaf), time) : "-");
+    putchar('\n');
+    OPENSSL_free(uri);
 }
 
 void view_row(APP *app, const TPKS_RECORD *record)
 {
+    if (view_is_trustpoint(app)) {
+        view_trustpoint_row(app, record);
+        return;
+    }
     AUTO(x509) X509 *leaf = view_cert(app, record, 0);
     AUTO(text) char *subject = leaf != NULL ? view_name(X509_get_subject_name(leaf)) : NULL;
     char key[KEY_TEXT_SIZE], time[TIME_SIZE];
@@ -230,6 +271,9 @@ void view_facts(APP *app, const TPKS_RECORD *record)
     output_fact("name", tpks_record_name(record));
     output_fact("uri", uri);
     output_fact("key", key);
+    output_fact("key is in", view_home(record));
+    if (*tpks_record_role(record) != '\0')
+        output_fact("role", tpks_record_role(record));
     output_fact("may", policy);
     print_hex("id", tpks_record_id(record), TPKS_ID_SIZE);
     print_hex("public key SHA-256", tpks_record_spki_sha256(record), 32);
@@ -304,6 +348,9 @@ struct json_object *view_json(APP *app, const TPKS_RECORD *record)
     json_add_hex(object, "id", tpks_record_id(record), TPKS_ID_SIZE);
     json_add_text(object, "key_type", tpks_record_key_type(record));
     json_add_text(object, "key", key);
+    json_add_text(object, "home", view_home(record));
+    if (*tpks_record_role(record) != '\0')
+        json_add_text(object, "role", tpks_record_role(record));
     json_object_object_add(object, "may", policy_json(tpks_record_policy(record)));
     json_add_hex(object, "spki_sha256", tpks_record_spki_sha256(record), 32);
     json_add_number(object, "version", (int64_t)tpks_record_version(record));

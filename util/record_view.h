@@ -33,7 +33,11 @@ time_t view_not_after(const X509 *cert);
 char *view_name(const X509_NAME *name);
 
 /* One row of a table under view_header(). */
-void view_header(void);
+void view_header(const APP *app);
+/* Is it Trustpoint's own database? */
+bool view_is_trustpoint(const APP *app);
+/* Where the private key is, in a word or two. */
+const char *view_home(const TPKS_RECORD *record);
 void view_row(APP *app, const TPKS_RECORD *record);
 /* Everything about a record, a fact in each line. */
 void view_facts(APP *app, const TPKS_RECORD *record);
