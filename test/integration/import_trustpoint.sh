@@ -156,4 +156,73 @@ same "to the end" "0 0 0 $MANY 0 0 0 0" "$(counts many target)"
 same "with every key" "$(for ((i = 0; i < MANY; i += 13)); do key_of many "$(printf 'key %03d' "$i")"; done)" \
     "$(for ((i = 0; i < MANY; i += 13)); do key_of target "$(printf 'key %03d' "$i")"; done)"
 ok "all is proven" tpk --keystore target verify
+
+# ---- Trustpoint's databases -------------------------------------------------------------------------
+
+# judge KEYSTORE EXPECTED: each key and certificate chain that expected.json has, unless it is in a
+# token or nowhere, under whatever name; says how many.
+judge() {
+    python3 - "$KEYSTORE_COMMAND" "$CONFIG" "$@" "$PRIVATE" <<'SCRIPT'
+import base64, hashlib, json, os, subprocess, sys
+command, config, keystore, expected, folder = sys.argv[1:]
+run = lambda *a: subprocess.run([command, "--config", config, "--keystore", keystore, *a],
+                                check=True, capture_output=True, text=True).stdout
+der = lambda pem: [base64.b64decode(b.split("-----END")[0].split("-----")[-1])
+                   for b in pem.split("-----BEGIN ")[1:]]
+digest = lambda data: hashlib.sha256(data).hexdigest()
+records = {r["spki_sha256"]: r for r in json.loads(run("list", "--json"))}
+count = 0
+for e in json.load(open(expected))["credentials"]:
+    if e["key_location"] in ("hsm", "none"):
+        assert e["spki_sha256"] not in records, e
+        continue
+    name = records[e["spki_sha256"]]["name"]
+    out = os.path.join(folder, "judge.key")
+    run("export", name, "--out", out, "--unencrypted", "--yes-export-private-key")
+    assert digest(der(open(out).read())[0]) == e["pkcs8_sha256"], name
+    os.unlink(out)
+    certs = [digest(c) for c in der(run("cert", name))]
+    chain = [c for c in e["chain_sha256"] if c != e["certificate_sha256"]]
+    assert certs == [e["certificate_sha256"], *chain], (name, certs, e)
+    count += 1
+assert count == len(records), (count, list(records))
+print(count, "keys")
+SCRIPT
+}
+
+# sample NAME EXPECTED OPTION...: EXPECTED as `counts` prints it.
+sample() {
+    local name=${1//./-} expected=$2 token=()
+    trustpoint_sample "$1"
+    shift 2
+    CONFIG=$SAMPLE/keystore.cnf
+    : >"$CONFIG"
+    chmod 0600 "$CONFIG"
+    [ -z "$TOKEN_URI" ] || token=("token = $TOKEN_URI")
+    section "$name" "store = sqlite:$SAMPLE/db.sqlite3" "${token[@]}"
+    fresh "into-$name" "${token[@]}"
+    BEFORE=$(sha256sum <"$SAMPLE/db.sqlite3")
+    same "$name: everything, or why not" "$expected" "$(counts "$name" "into-$name" "$@")"
+    ok "$name: the right keys and chains" judge "into-$name" "$SAMPLE/expected.json"
+    ok "$name: all is proven" tpk --keystore "into-$name" verify
+    same "$name: Trustpoint's database is only read" "$BEFORE" "$(sha256sum <"$SAMPLE/db.sqlite3")"
+    read -r copied _ <<<"$expected"
+    same "$name: again, nothing to do" "0 0 0 $copied 0 ${expected#* 0 0 0 0 }" \
+        "$(counts "$name" "into-$name" "$@")"
+}
+
+sample legacy-0.4 "7 0 0 0 0 2 1 0"
+sample legacy-0.5 "7 0 0 0 0 2 1 0"
+fails "legacy-0.5: the exit code says that keys were left" 1 "signer/fx-signer: its key stays" \
+    copies legacy-0-5 into-legacy-0-5
+same "legacy-0.5: names are Trustpoint's" "ca/fx-issuing-ca credential/1 owner/fx-owner tls-server" \
+    "$(tpk --keystore into-legacy-0-5 list --names | grep -v device | sort | xargs)"
+fails "legacy-0.5: nothing is copied into it" 64 "only read" copies into-legacy-0-5 legacy-0-5
+sample current-0.6 "6 0 0 0 0 2 1 0"
+sample current-0.6-software "8 0 0 0 0 0 1 0"
+sample legacy-0.5-software "8 0 0 0 0 0 1 0"
+(umask 077 && printf 'correct horse battery staple\n' >"$PRIVATE/backup-password")
+sample legacy-0.5-kek-lost "7 0 0 0 0 2 1 0" --from-password-file "$PRIVATE/backup-password"
+tpk --keystore into-legacy-0-5-kek-lost delete tls-server --yes >>"$OUT" 2>&1
+fails "legacy-0.5-kek-lost: without the password" 75 "" copies legacy-0-5-kek-lost into-legacy-0-5-kek-lost
 finish

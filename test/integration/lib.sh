@@ -387,6 +387,26 @@ new_keystore() {
         "${options[@]}" ${INIT_OPTIONS[@]+"${INIT_OPTIONS[@]}"} >"$OUT" 2>&1 </dev/null
 }
 
+# trustpoint_sample NAME: a copy of test/data/trustpoint/NAME in PRIVATE/NAME, its token in use:
+# SAMPLE is that folder, TOKEN_URI its token (empty: it has none), PIN_FILE its PIN.
+trustpoint_sample() {
+    local label
+    SAMPLE=$PRIVATE/$1
+    cp -R "$ROOT/test/data/trustpoint/$1" "$SAMPLE"
+    chmod -R u=rwX,go= "$SAMPLE"
+    SOFTHSM=$(find_softhsm)
+    TOKEN_URI=
+    PIN_FILE=
+    [ -d "$SAMPLE/tokens" ] || return 0
+    export SOFTHSM2_CONF=$SAMPLE/softhsm2.conf
+    printf 'directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n' \
+        "$SAMPLE/tokens" >"$SOFTHSM2_CONF"
+    PIN_FILE=$SAMPLE/user-pin.txt
+    label=$(python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))["token_label"])' \
+        "$SAMPLE/expected.json")
+    TOKEN_URI="pkcs11:token=$label?module-path=$SOFTHSM&pin-source=file:$PIN_FILE"
+}
+
 # tpk ARGUMENTS...: the command under test with this test's configuration.
 tpk() {
     "$KEYSTORE_COMMAND" --config "$CONFIG" "$@"

@@ -27,7 +27,8 @@ fi
 place() {
     HERE=$WORK/$1
     mkdir "$HERE" "$HERE/tls" "$HERE/bin"
-    mkdir -m 0700 "$PRIVATE/$1" "$PRIVATE/$1/etc" "$PRIVATE/$1/state"
+    [ -d "$PRIVATE/$1" ] || mkdir -m 0700 "$PRIVATE/$1"
+    mkdir -m 0700 "$PRIVATE/$1/etc" "$PRIVATE/$1/state"
     PORT=$(free_port)
     cat >"$HERE/nginx.conf" <<END
 user www-data;
@@ -112,7 +113,8 @@ one_case() {
     wait_for "the end of nginx" ended
     same "$1: the old bytes are overwritten" "" "$(tr -d '\0' <&8)"
     exec 8<&-
-    ok "$1: no key is left on the disk" not grep -rl 'PRIVATE KEY-----' "$HERE" "$PRIVATE/$1"
+    ok "$1: no key is left on the disk" not grep -rl 'PRIVATE KEY-----' "$HERE" "$PRIVATE/$1/etc" \
+        "$PRIVATE/$1/state"
     ok "$1: nginx left without a crash" not grep -qE 'signal (6|11)|core dumped' "$HERE/error.log"
 }
 
@@ -125,4 +127,98 @@ tpk set-cert tls-server "$WORK/tls-server.pem" "$WORK/ca.pem"
 place native
 cp "$PRIVATE"/state/* "$PRIVATE/native/state/" 2>/dev/null || true
 one_case native "sqlite:$PRIVATE/keystore.db" "$TOKEN_URI" "$CONFIG"
+
+# ---- renewal in Trustpoint's database -----------------------------------------------------------
+
+# new_certificate DATABASE PEM: the active TLS credential gets this certificate, as Trustpoint does
+# it: a new row, to which credential, history and chain point from then on.
+new_certificate() {
+    python3 - "$@" <<'SCRIPT'
+import hashlib, sqlite3, ssl, sys
+c = sqlite3.connect(sys.argv[1])
+c.row_factory = sqlite3.Row
+pem = open(sys.argv[2]).read()
+credential, = c.execute("SELECT credential_id FROM pki_activetrustpointtlsservercredentialmodel WHERE id = 1").fetchone()
+old, = c.execute("SELECT certificate_id FROM pki_credentialmodel WHERE id = ?", (credential,)).fetchone()
+
+def clone(table, where, values, **changes):
+    for row in c.execute(f"SELECT * FROM {table} WHERE {where}", values).fetchall():
+        new = {k: v for k, v in {**dict(row), **changes}.items() if k != "id"}
+        names = ", ".join(f'"{k}"' for k in new)
+        cursor = c.execute(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(new))})", list(new.values()))
+    return cursor.lastrowid
+
+digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest().upper()
+new = clone("pki_certificatemodel", "id = ?", (old,), cert_pem=pem, sha256_fingerprint=digest,
+            serial_number=digest[:16])
+clone("pki_certificatechainordermodel", "credential_id = ? AND primary_certificate_id = ?",
+      (credential, old), primary_certificate_id=new)
+c.execute("UPDATE pki_credentialmodel SET certificate_id = ? WHERE id = ?", (new, credential))
+c.commit()
+SCRIPT
+}
+
+# other_credential DATABASE EXPECTED: another one, with an RSA key, becomes the active one.
+other_credential() {
+    python3 - "$@" <<'SCRIPT'
+import json, sqlite3, sys
+c = sqlite3.connect(sys.argv[1])
+other = next(e["credential_id"] for e in json.load(open(sys.argv[2]))["credentials"]
+             if e["kind"] == "device-rsa2048")
+c.execute("UPDATE pki_activetrustpointtlsservercredentialmodel SET credential_id = ?", (other,))
+c.commit()
+SCRIPT
+}
+
+# served: the fingerprint of what nginx proves to have the key of.
+fingerprint() {
+    plain openssl x509 -noout -fingerprint -sha256
+}
+serves() {
+    [ "$(plain openssl s_client -connect "127.0.0.1:$PORT" </dev/null 2>/dev/null | fingerprint)" = \
+        "$(fingerprint <"$1")" ]
+}
+
+# renewals NAME CONFIG: a timer's command brings nginx what Trustpoint has renewed.
+renewals() {
+    local write=("$KEYSTORE_COMMAND" --config "$2" nginx-config 'trustpoint://?role=tls-server'
+        --dir "$HERE/tls" --trustpoint-names --replace-key-file)
+    local reload=(--hook nginx -c "$HERE/nginx.conf" -s reload)
+    rm -f "$HERE/tls"/* "$HERE/error.log"
+    openssl_cnf "$PRIVATE/$1/renewal.cnf"
+    sed -i "s,^config = .*,config = $2," "$PRIVATE/$1/renewal.cnf"
+    ok "$1: the files" "${write[@]}"
+    start "$HERE/stderr" nginx -c "$HERE/nginx.conf" -g 'daemon off;'
+    wait_for_port "$PORT"
+    ok "$1: nginx serves Trustpoint's credential" serves "$HERE/tls/nginx-tls-server-cert.pem"
+    "$KEYSTORE_COMMAND" --config "$2" export tls-server --unencrypted --yes-export-private-key \
+        --out "$PRIVATE/$1/tls.key" >>"$OUT" 2>&1
+    plain openssl req -x509 -key "$PRIVATE/$1/tls.key" -days 9 -subj /CN=renewed -out "$HERE/new.pem" 2>>"$OUT"
+    ok "$1: a new certificate in the database" new_certificate "$SAMPLE/db.sqlite3" "$HERE/new.pem"
+    ok "$1: is written" "${write[@]}" "${reload[@]}"
+    says_not "$1: the stub stays" "wrote $HERE/tls/nginx-tls-server-key.key"
+    wait_for "the new certificate" serves "$HERE/new.pem"
+    pass "$1: and served"
+    ok "$1: another credential with another key" other_credential "$SAMPLE/db.sqlite3" "$SAMPLE/expected.json"
+    ok "$1: is written" "${write[@]}" "${reload[@]}"
+    says "$1: with a stub for its type" "wrote $HERE/tls/nginx-tls-server-key.key"
+    wait_for "the other credential" serves "$HERE/tls/nginx-tls-server-cert.pem"
+    pass "$1: and served"
+    ok "$1: once more there is nothing to do" "${write[@]}" --dry-run
+    stop "$PID" QUIT
+    unset OPENSSL_CONF
+}
+
+# ---- Trustpoint's databases ---------------------------------------------------------------------
+
+for sample in legacy-0.4 legacy-0.5 current-0.6; do
+    trustpoint_sample "$sample"
+    place "$sample"
+    printf '[keystore]\nstore = sqlite:%s/db.sqlite3\ntoken = %s\nstate = %s/state\n' "$SAMPLE" \
+        "$TOKEN_URI" "$SAMPLE" >"$SAMPLE/keystore.cnf"
+    BEFORE=$(sha256sum <"$SAMPLE/db.sqlite3")
+    one_case "$sample" "sqlite:$SAMPLE/db.sqlite3" "$TOKEN_URI" "$SAMPLE/keystore.cnf"
+    same "$sample: the database is only read" "$BEFORE" "$(sha256sum <"$SAMPLE/db.sqlite3")"
+    renewals "$sample" "$SAMPLE/keystore.cnf"
+done
 finish
