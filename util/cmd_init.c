@@ -14,11 +14,12 @@
 #include "new_password.h"
 #include "options.h"
 #include "output.h"
+#include "qr.h"
 #include "secrets.h"
 
 typedef struct init_options {
     config_values values;
-    bool software, recovery, no_recovery;
+    bool software, recovery, no_recovery, qr;
     const char *label;
     unsigned long kdf_memory, kdf_passes;
 } init_options;
@@ -28,7 +29,9 @@ static int check_ways_back(const APP *app, const init_options *options)
     if (options->no_recovery && (options->recovery || secrets_given(app)))
         return complain(EX_USAGE, "--no-recovery means no way back at all; leave it out, or leave "
                                   "out --recovery and the password");
-    return EX_OK;
+    if (options->qr && !options->recovery)
+        return complain(EX_USAGE, "--qr shows a recovery key: it needs --recovery");
+    return options->qr ? qr_check() : EX_OK;
 }
 
 static int check_fit(TPKS_SECRET *password)
@@ -84,11 +87,11 @@ static int confirm_recovery_key(APP *app)
                                "the key shown above opens it: make sure that you have it");
 }
 
-static int hand_out_recovery_key(APP *app, const TPKS_SECRET *key)
+static int hand_out_recovery_key(APP *app, const TPKS_SECRET *key, bool qr)
 {
     if (key == NULL)
         return EX_OK;
-    DO(recovery_key_print(key));
+    DO(recovery_key_print(key, qr));
     if (isatty(STDOUT_FILENO) && secrets_have_terminal())
         return confirm_recovery_key(app);
     return EX_OK;
@@ -165,7 +168,7 @@ static int create(APP *app, const init_options *options, bool wrote_config)
     params.password = password;
     DO(complain_result(tpks_create(&open_options, &params, &recovery_key)));
     report(app, options, password != NULL, wrote_config);
-    return hand_out_recovery_key(app, recovery_key);
+    return hand_out_recovery_key(app, recovery_key, options->qr);
 }
 
 /* A configuration that this run wrote goes again when no keystore came of it. */
@@ -194,6 +197,7 @@ int command_init(APP *app, int argc, char **argv)
         {"software", OPTION_FLAG, &o.software, NULL, "no HSM: the DEK lies in a file"},
         {"label", OPTION_TEXT, &o.label, "TEXT", "name of the keystore for humans"},
         {"recovery", OPTION_FLAG, &o.recovery, NULL, "print a recovery key on standard output"},
+        QR_OPTION(o.qr),
         {"no-recovery", OPTION_FLAG, &o.no_recovery, NULL,
          "no password and no recovery key: when the HSM is lost, all keys are"},
         {"kdf-memory", OPTION_NUMBER, &o.kdf_memory, "MIB", "memory of Argon2id"},

@@ -7,13 +7,14 @@
 #include "new_password.h"
 #include "options.h"
 #include "output.h"
+#include "qr.h"
 #include "secrets.h"
 #include "slot_choice.h"
 
 typedef struct slot_options {
     new_password password;
     const char *token;
-    bool destroy_key, yes;
+    bool destroy_key, yes, qr;
 } slot_options;
 
 static void say_slot(const char *what, const unsigned char id[TPKS_ID_SIZE])
@@ -36,13 +37,13 @@ static int add_password(APP *app, const slot_options *o)
     return EX_OK;
 }
 
-static int add_recovery(APP *app)
+static int add_recovery(APP *app, const slot_options *o)
 {
     AUTO(secret) TPKS_SECRET *key = NULL;
     unsigned char id[TPKS_ID_SIZE];
 
     DO(complain_result(tpks_slot_add_recovery(app->ks, &key, id)));
-    int code = recovery_key_print(key);
+    int code = recovery_key_print(key, o->qr);
     if (code == EX_OK) {
         say_slot("added recovery", id);
         return EX_OK;
@@ -64,11 +65,15 @@ static int add_hsm(APP *app, const slot_options *o)
 
 static int add(APP *app, const char *kind, const slot_options *o)
 {
+    if (o->qr && strcmp(kind, "recovery") != 0)
+        return complain(EX_USAGE, "--qr is for recovery keys");
+    if (o->qr)
+        DO(qr_check());
     DO(app_open(app, TPKS_WRITE));
     if (strcmp(kind, "password") == 0)
         return add_password(app, o);
     if (strcmp(kind, "recovery") == 0)
-        return add_recovery(app);
+        return add_recovery(app, o);
     if (strcmp(kind, "hsm") == 0)
         return add_hsm(app, o);
     return complain(EX_USAGE, "slot add takes password, recovery or hsm, not %s", kind);
@@ -128,6 +133,7 @@ int command_slot(APP *app, int argc, char **argv)
         NEW_PASSWORD_OPTIONS(o.password),
         {"token", OPTION_TEXT, &o.token, "pkcs11:...", "another token, for add hsm"},
         {"destroy-key", OPTION_FLAG, &o.destroy_key, NULL, "remove: destroy the KEK on the token"},
+        QR_OPTION(o.qr),
         {"yes", OPTION_FLAG, &o.yes, NULL, "do not ask"},
         {NULL, OPTION_FLAG, NULL, NULL, NULL},
     };

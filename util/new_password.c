@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "output.h"
+#include "qr.h"
 #include "secrets.h"
 
 int kdf_cost_of(unsigned long memory_mib, unsigned long passes, tpks_kdf_cost *cost)
@@ -32,14 +33,17 @@ int new_password_get(const new_password *options, TPKS_SECRET **out, tpks_kdf_co
     return complain_result(tpks_password_check(*out));
 }
 
-int recovery_key_print(const TPKS_SECRET *key)
+int recovery_key_print(const TPKS_SECRET *key, bool qr)
 {
     if (fwrite(tpks_secret_data_const(key), 1, tpks_secret_size(key), stdout) <
             tpks_secret_size(key) ||
         putchar('\n') == EOF)
         return complain(EX_OSERR, "cannot print the recovery key: %s", strerror(errno));
+    if (qr)
+        DO(qr_print(key));
     DO(output_finish());
-    say("the line above is the recovery key: it is shown only this once and opens the keystore "
-        "without the HSM; keep it offline");
+    say("the %s above is the recovery key: it is shown only this once and opens the keystore "
+        "without the HSM; keep it offline",
+        qr ? "line, and the QR code," : "line");
     return EX_OK;
 }

@@ -24,7 +24,11 @@ typedef struct new_password {
 int kdf_cost_of(unsigned long memory_mib, unsigned long passes, tpks_kdf_cost *cost);
 /* From the options, or asked for twice on the terminal. */
 int new_password_get(const new_password *options, TPKS_SECRET **out, tpks_kdf_cost *cost);
-/* Prints a recovery key on standard output, once. */
-int recovery_key_print(const TPKS_SECRET *key);
+/* Prints a recovery key on standard output, once; with `qr` as a QR code below it, too. */
+int recovery_key_print(const TPKS_SECRET *key, bool qr);
+#define QR_OPTION(target)                                                                          \
+    {                                                                                              \
+        "qr", OPTION_FLAG, &(target), NULL, "the recovery key as a QR code below it, too"          \
+    }
 
 #endif
