@@ -360,6 +360,8 @@ typedef enum tpks_key_home {
     TPKS_HOME_NONE          /* nowhere: certificates alone */
 } tpks_key_home;
 TPKS_API tpks_key_home tpks_record_home(const TPKS_RECORD *record);
+/* The serial number of the token where it lives; "" when it lives elsewhere or in any token. */
+TPKS_API const char *tpks_record_token_serial(const TPKS_RECORD *record);
 /* Certificates: number 0 is the leaf, the rest its chain. */
 TPKS_API size_t tpks_record_cert_count(const TPKS_RECORD *record);
 TPKS_API const unsigned char *tpks_record_cert(const TPKS_RECORD *record, size_t i,
@@ -630,6 +632,7 @@ typedef struct tpks_status_info {
     char token_serial[17];
     const char *wrap;  /* wrap algorithm of the slot in use, "" if none */
     bool anchor_known; /* this host has an anchor for this keystore */
+    uint64_t in_token; /* records whose key lives in a token, so that no backup has it */
 } tpks_status_info;
 /* What can be said now; after tpks_unlock() it includes how the DEK is held. */
 TPKS_API TPKS_CHECK tpks_result tpks_status(TPKS *ks, tpks_status_info *out);

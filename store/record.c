@@ -142,6 +142,11 @@ tpks_key_home tpks_record_home(const TPKS_RECORD *record)
     return record->seal_algorithm == SEAL_TOKEN ? TPKS_HOME_TOKEN : TPKS_HOME_DATABASE;
 }
 
+const char *tpks_record_token_serial(const TPKS_RECORD *record)
+{
+    return record->token_serial != NULL ? record->token_serial : "";
+}
+
 size_t tpks_record_cert_count(const TPKS_RECORD *record)
 {
     return record->cert_count;

@@ -522,6 +522,16 @@ static tpks_result count_all(const database *d, const head *h, uint64_t *out)
     return count_records(d, "SELECT count(*) FROM tpks_record WHERE keystore = $1", h, out);
 }
 
+static tpks_result count_in_token(const database *d, const head *h, uint64_t *out)
+{
+    char sql[128];
+
+    snprintf(sql, sizeof(sql),
+             "SELECT count(*) FROM tpks_record WHERE keystore = $1 AND seal_algorithm = %d",
+             SEAL_TOKEN);
+    return count_records(d, sql, h, out);
+}
+
 tpks_result native_count_strangers(const database *d, const head *h, uint64_t *out)
 {
     return count_records(d, "SELECT count(*) FROM tpks_record WHERE keystore <> $1", h, out);
@@ -755,6 +765,7 @@ const schema schema_native = {
     .check_head = head_check_seal,
     .open_software = open_software,
     .count_records = count_all,
+    .count_in_token = count_in_token,
     .each_record = native_each_record,
     .each_readable = native_each_readable,
     .needs_dek = needs_dek,

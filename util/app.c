@@ -106,6 +106,15 @@ int app_open_record(APP *app, tpks_access access, const char *name, TPKS_RECORD 
     return app_find(app, name, out);
 }
 
+void app_say_in_token(APP *app, const char *what)
+{
+    tpks_status_info info;
+
+    if (tpks_status(app->ks, &info) == TPKS_OK && info.in_token != 0)
+        say("%llu %s in a token: %s", (unsigned long long)info.in_token,
+            info.in_token == 1 ? "key lives" : "keys live", what);
+}
+
 void app_close(APP *app)
 {
     tpks_close(app->ks);

@@ -29,12 +29,10 @@ static int make_subject(APP *app, const TPKS_RECORD *record, const csr_options *
 
 static int sign_request(APP *app, const TPKS_RECORD *record, const SUBJECT *subject, BIO *bio)
 {
-    AUTO(secret) TPKS_SECRET *secret = NULL;
-    AUTO(pkey) EVP_PKEY *key = NULL;
+    __attribute__((cleanup(cleanup_signer))) SIGNER signer = {NULL, NULL};
 
-    DO(complain_result(tpks_load_key(app->ks, record, &secret)));
-    DO(key_from_secret(app, secret, &key));
-    return request_write(app, key, subject, bio);
+    DO(signer_open(app, record, &signer));
+    return request_write(app, &signer, subject, bio);
 }
 
 static int csr(APP *app, const char *name, const csr_options *o)

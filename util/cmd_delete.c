@@ -4,33 +4,79 @@
 #include <stdio.h>
 
 #include "options.h"
+#include "output.h"
 #include "secrets.h"
 
-static int confirm(const char *name)
+typedef struct delete_options {
+    bool yes, destroy_key;
+} delete_options;
+
+static int confirm(const char *name, const delete_options *o, bool in_token)
 {
     char question[1400];
 
-    snprintf(question, sizeof(question),
-             "Delete the private key \"%s\" and its certificates for good? Type yes: ", name);
+    if (o->yes)
+        return EX_OK;
+    if (in_token && !o->destroy_key)
+        snprintf(question, sizeof(question),
+                 "Delete the record \"%s\" and its certificates? Its private key stays in the "
+                 "token. Type yes: ",
+                 name);
+    else
+        snprintf(question, sizeof(question),
+                 "Delete the private key \"%s\" and its certificates for good? Type yes: ", name);
     return secrets_confirm(question);
 }
 
-static int delete_record(APP *app, const char *name, bool yes)
+/* What a crash has left of a key in a token is found by nothing else. */
+static int discard_unfinished(APP *app, const char *name, const delete_options *o)
+{
+    tpks_result result;
+
+    DO(confirm(name, o, true));
+    result = tpks_discard_unfinished(app->ks, name);
+    return result == TPKS_NOT_FOUND ? EX_NOINPUT : complain_result(result);
+}
+
+static int delete_in_token(APP *app, const TPKS_RECORD *record, const delete_options *o)
+{
+    if (o->destroy_key)
+        return complain_result(tpks_remove_with_key(app->ks, record));
+    DO(complain_result(tpks_remove(app->ks, record)));
+    say("the private key is still in the token%s%s, where \"" PROGRAM " doctor\" names it",
+        *tpks_record_token_serial(record) == '\0' ? "" : " with serial ",
+        tpks_record_token_serial(record));
+    return EX_OK;
+}
+
+static int delete_record(APP *app, const char *name, const delete_options *o)
 {
     AUTO(record) TPKS_RECORD *record = NULL;
+    const tpks_selector selector = {.name = name};
+    bool in_token;
 
     DO(app_open(app, TPKS_WRITE));
-    DO(app_find(app, name, &record));
-    if (!yes)
-        DO(confirm(name));
-    return complain_result(tpks_remove(app->ks, record));
+    if (o->destroy_key && tpks_find(app->ks, &selector, &record) == TPKS_NOT_FOUND &&
+        discard_unfinished(app, name, o) == EX_OK)
+        return EX_OK;
+    if (record == NULL)
+        DO(app_find(app, name, &record));
+    in_token = tpks_record_home(record) == TPKS_HOME_TOKEN;
+    if (o->destroy_key && !in_token)
+        return complain(EX_USAGE, "--destroy-key is for keys in a token; %s is in the database",
+                        name);
+    DO(confirm(name, o, in_token));
+    return in_token ? delete_in_token(app, record, o)
+                    : complain_result(tpks_remove(app->ks, record));
 }
 
 int command_delete(APP *app, int argc, char **argv)
 {
-    bool yes = false;
+    delete_options o = {false, false};
     const option_spec specs[] = {
-        {"yes", OPTION_FLAG, &yes, NULL, "do not ask"},
+        {"destroy-key", OPTION_FLAG, &o.destroy_key, NULL,
+         "destroy a key that lives in a token there, too"},
+        {"yes", OPTION_FLAG, &o.yes, NULL, "do not ask"},
         {NULL, OPTION_FLAG, NULL, NULL, NULL},
     };
     const command_usage usage = {
@@ -40,5 +86,5 @@ int command_delete(APP *app, int argc, char **argv)
     int count;
 
     DO(options_parse(app, &usage, argc, argv, &arguments, &count));
-    return delete_record(app, arguments[0], yes);
+    return delete_record(app, arguments[0], &o);
 }

@@ -121,6 +121,11 @@ static int export_key(APP *app, const char *name, const export_options *o)
 
     DO(app_open(app, TPKS_LOAD));
     DO(app_find(app, name, &record));
+    if (tpks_record_home(record) == TPKS_HOME_TOKEN)
+        return complain(EX_NOPERM,
+                        "the private key of %s lives in a token, which it never leaves: it cannot "
+                        "be exported",
+                        name);
     DO(confirm(o));
     DO(get_password(o, &password));
     code = write_key(app, record, password, o->out);

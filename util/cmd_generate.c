@@ -19,6 +19,7 @@
 typedef struct generate_options {
     const char *type, *csr, *name, *san;
     unsigned long days;
+    bool in_hsm;
     policy_options policy;
 } generate_options;
 
@@ -108,14 +109,14 @@ static int make_subject(const generate_options *o, const char *name, SUBJECT *ou
     return complain(EX_USAGE, "the name \"%s\" cannot be a common name; give --subject", name);
 }
 
-static int make_cert(APP *app, const generate_options *o, EVP_PKEY *key, const SUBJECT *subject,
-                     STACK_OF(X509) * *certs)
+static int make_cert(APP *app, const generate_options *o, const SIGNER *signer,
+                     const SUBJECT *subject, STACK_OF(X509) * *certs)
 {
     AUTO(x509) X509 *cert = NULL;
 
     if (o->days == 0)
         return EX_OK;
-    DO(self_sign(app, key, subject, o->days, policy_of(&o->policy, TPKS_MAY_SIGN), &cert));
+    DO(self_sign(app, signer, subject, o->days, policy_of(&o->policy, TPKS_MAY_SIGN), &cert));
     *certs = sk_X509_new_null();
     if (*certs == NULL || sk_X509_push(*certs, cert) <= 0)
         return complain_memory();
@@ -123,10 +124,10 @@ static int make_cert(APP *app, const generate_options *o, EVP_PKEY *key, const S
     return EX_OK;
 }
 
-static int make_csr(APP *app, const generate_options *o, EVP_PKEY *key, const SUBJECT *subject,
-                    BIO *csr)
+static int make_csr(APP *app, const generate_options *o, const SIGNER *signer,
+                    const SUBJECT *subject, BIO *csr)
 {
-    return o->csr != NULL ? request_write(app, key, subject, csr) : EX_OK;
+    return o->csr != NULL ? request_write(app, signer, subject, csr) : EX_OK;
 }
 
 static int check_absent(const char *path)
@@ -146,13 +147,59 @@ static int write_csr(const char *name, const char *path, BIO *csr)
 }
 
 /* All that can fail is done before the record is added; only writing the request comes after. */
+static int generate_sealed(APP *app, const generate_options *o, const char *name,
+                           const SUBJECT *subject, BIO *csr)
+{
+    AUTO(pkey) EVP_PKEY *key = NULL;
+    AUTO(certs) STACK_OF(X509) *certs = NULL;
+    AUTO(secret) TPKS_SECRET *secret = NULL;
+
+    DO(generate_key(app, o->type, &key));
+    const SIGNER signer = {key, NULL};
+    DO(make_cert(app, o, &signer, subject, &certs));
+    DO(make_csr(app, o, &signer, subject, csr));
+    DO(key_to_secret(key, &secret));
+    return complain_result(
+        tpks_add(app->ks, name, secret, certs, policy_of(&o->policy, TPKS_MAY_SIGN), NULL));
+}
+
+/* The token's key signs for itself, once it is there. */
+static int complete_in_hsm(APP *app, const generate_options *o, const char *name,
+                           const SUBJECT *subject, BIO *csr)
+{
+    __attribute__((cleanup(cleanup_signer))) SIGNER signer = {NULL, NULL};
+    AUTO(record) TPKS_RECORD *record = NULL;
+    AUTO(certs) STACK_OF(X509) *certs = NULL;
+
+    DO(app_find(app, name, &record));
+    DO(signer_open(app, record, &signer));
+    DO(make_csr(app, o, &signer, subject, csr));
+    DO(make_cert(app, o, &signer, subject, &certs));
+    return certs != NULL ? complain_result(tpks_set_cert(app->ks, record, NULL, certs)) : EX_OK;
+}
+
+static int generate_in_hsm(APP *app, const generate_options *o, const char *name,
+                           const SUBJECT *subject, BIO *csr)
+{
+    int code;
+
+    DO(complain_result(tpks_generate_in_token(app->ks, name, o->type,
+                                              policy_of(&o->policy, TPKS_MAY_SIGN), NULL)));
+    say("the key of %s is in the token and nowhere else: no backup or password brings it back, and "
+        "programs that use it need the token and its PIN while they run",
+        name);
+    if (o->csr == NULL && o->days == 0)
+        return EX_OK;
+    code = complete_in_hsm(app, o, name, subject, csr);
+    if (code != EX_OK)
+        say("the key is made; \"" PROGRAM " csr %s\" and \"set-cert\" do the rest", name);
+    return code;
+}
+
 static int generate_record(APP *app, const generate_options *o, const char *name)
 {
     __attribute__((cleanup(cleanup_subject))) SUBJECT subject = {NULL, NULL};
-    AUTO(pkey) EVP_PKEY *key = NULL;
-    AUTO(certs) STACK_OF(X509) *certs = NULL;
     AUTO(bio) BIO *csr = BIO_new(BIO_s_mem());
-    AUTO(secret) TPKS_SECRET *secret = NULL;
 
     if (csr == NULL)
         return complain_memory();
@@ -160,12 +207,8 @@ static int generate_record(APP *app, const generate_options *o, const char *name
     if (o->csr != NULL || o->days != 0)
         DO(make_subject(o, name, &subject));
     DO(app_open(app, TPKS_WRITE));
-    DO(generate_key(app, o->type, &key));
-    DO(make_cert(app, o, key, &subject, &certs));
-    DO(make_csr(app, o, key, &subject, csr));
-    DO(key_to_secret(key, &secret));
-    DO(complain_result(
-        tpks_add(app->ks, name, secret, certs, policy_of(&o->policy, TPKS_MAY_SIGN), NULL)));
+    DO(o->in_hsm ? generate_in_hsm(app, o, name, &subject, csr)
+                 : generate_sealed(app, o, name, &subject, csr));
     return write_csr(name, o->csr, csr);
 }
 
@@ -179,6 +222,8 @@ int command_generate(APP *app, int argc, char **argv)
         {"self-signed", OPTION_NUMBER, &o.days, "DAYS", "make a self-signed certificate"},
         {"subject", OPTION_TEXT, &o.name, "/CN=...", "subject (default: the record's name)"},
         {"san", OPTION_TEXT, &o.san, "DNS:...", "alternative names, such as DNS:a,IP:192.0.2.1"},
+        {"in-hsm", OPTION_FLAG, &o.in_hsm, NULL,
+         "make it in the token, which it never leaves (rsa:BITS, ec:CURVE); it has no backup"},
         POLICY_ALLOW_OPTIONS(o.policy),
         {NULL, OPTION_FLAG, NULL, NULL, NULL},
     };

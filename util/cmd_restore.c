@@ -87,6 +87,9 @@ static int restore(APP *app, const restore_options *o)
     DO(report_on(app, o, result, &report));
     if (report.upgraded)
         say_upgraded();
+    if (report.restored && app_open(app, TPKS_LOAD) == EX_OK)
+        app_say_in_token(app, "a restore does not bring back what the lost token had; \"" PROGRAM
+                              " verify\" says which are gone");
     if (o->token != NULL && report.restored)
         say("now let the configuration say: token = %s", o->token);
     return EX_OK;

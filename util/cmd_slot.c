@@ -60,6 +60,7 @@ static int add_hsm(APP *app, const slot_options *o)
 
     DO(complain_result(tpks_slot_add_hsm(app->ks, o->token, id)));
     say_slot("added HSM", id);
+    app_say_in_token(app, "a slot does not carry them to another one");
     return EX_OK;
 }
 

@@ -19,6 +19,7 @@ static struct json_object *status_json(const APP *app, const tpks_status_info *i
     json_add_number(object, "format", info->format);
     json_add_number(object, "generation", (int64_t)info->generation);
     json_add_number(object, "records", (int64_t)info->records);
+    json_add_number(object, "records_in_token", (int64_t)info->in_token);
     json_add_number(object, "slots_active", info->slots_active);
     json_add_number(object, "ways_back", info->ways_back);
     json_add_bool(object, "software", info->software);
@@ -61,6 +62,16 @@ static void print_token(const tpks_status_info *info)
     output_fact("wrap", info->wrap);
 }
 
+/* They share neither the keystore's backup nor its ways back. */
+static void print_in_token(uint64_t count)
+{
+    char text[128];
+
+    snprintf(text, sizeof(text), "%llu, which no backup, password or restore brings back",
+             (unsigned long long)count);
+    output_fact("keys in a token", text);
+}
+
 /* What only a keystore of ours has. */
 static void print_history(const tpks_status_info *info)
 {
@@ -78,6 +89,8 @@ static void print_status(const APP *app, const tpks_status_info *info, tpks_resu
     output_fact("id", hex_text(info->keystore_id, TPKS_ID_SIZE, id));
     output_fact("tables", tpks_schema_name(app->ks));
     print_number("records", info->records);
+    if (info->in_token != 0)
+        print_in_token(info->in_token);
     print_number("active slots", info->slots_active);
     print_number("ways back", info->ways_back);
     output_fact("storage", info->software ? "software, no HSM" : "HSM");

@@ -48,6 +48,10 @@ static int stub(APP *app, const char *name, const char *wanted, const char *out)
     DO(app_find(app, name, &record));
     DO(choose_label(wanted, tpks_record_key_type(record), &label));
     DO(stub_pem(app, record, label, false, bio));
+    if (tpks_record_home(record) == TPKS_HOME_TOKEN)
+        say("the key of %s stays in its token: the processes that use it, workers without rights "
+            "too, must reach the token and read its PIN while they run",
+            name);
     return output_bio(bio, out, 0644);
 }
 

@@ -92,6 +92,8 @@ int app_open(APP *app, tpks_access access);
 int app_unlock_given(APP *app);
 /* The options that app_open() opens with, for tpks_create(). */
 tpks_options app_options(APP *app, tpks_access access);
+/* If keys of the open keystore live in a token, says how many, and `what` of them. */
+void app_say_in_token(APP *app, const char *what);
 /* The record of that name; free with tpks_record_free(). */
 int app_find(APP *app, const char *name, TPKS_RECORD **out);
 /*

@@ -118,6 +118,7 @@ typedef struct expiry {
     FINDINGS *findings;
     size_t records;
     size_t late;
+    size_t in_token;
 } expiry;
 
 static tpks_result check_expiry(void *arg, const TPKS_RECORD *record)
@@ -128,6 +129,7 @@ static tpks_result check_expiry(void *arg, const TPKS_RECORD *record)
     char text[TIME_SIZE];
 
     state->records++;
+    state->in_token += tpks_record_home(record) == TPKS_HOME_TOKEN;
     if (tpks_record_home(record) == TPKS_HOME_PLAIN)
         finding(state->findings, FINDING_WARNING, tpks_record_name(record),
                 "remove it in Trustpoint when it is not in use, else issue a new one there",
@@ -152,6 +154,35 @@ static void check_records(APP *app, FINDINGS *findings)
     else if (state.late == 0)
         finding(findings, FINDING_OK, "records", NULL, "%zu, no certificate ends within 30 days",
                 state.records);
+    if (state.in_token != 0)
+        finding(findings, FINDING_OK, "keys in the token", NULL,
+                "%zu, which exist only there; workers that use them need the token and its PIN "
+                "while they run (\"doctor --as USER\" tries it)",
+                state.in_token);
+}
+
+/* ---- keys in the token that no record uses
+ * ------------------------------------------------------------------------ */
+
+static tpks_result check_leftover(void *arg, const tpks_leftover *leftover)
+{
+    char id[2 * 64 + 1];
+    size_t shown = leftover->cka_id_size < 64 ? leftover->cka_id_size : 64;
+
+    hex_text(leftover->cka_id, shown, id);
+    if (leftover->unfinished)
+        finding(arg, FINDING_WARNING, leftover->name,
+                "generate it again, or \"" PROGRAM " delete NAME --destroy-key\"",
+                "making or destroying its key in the token with serial %s was interrupted; its "
+                "CKA_ID is %s",
+                leftover->token_serial, id);
+    else
+        finding(arg, FINDING_WARNING, leftover->name,
+                "when it is not needed any more, destroy it with the token's own tool",
+                "the token with serial %s has a private key that was made for a record of this "
+                "name, and none uses it; its CKA_ID is %s",
+                leftover->token_serial, id);
+    return TPKS_OK;
 }
 
 void doctor_store(APP *app, FINDINGS *findings)
@@ -165,6 +196,9 @@ void doctor_store(APP *app, FINDINGS *findings)
         finding(findings, FINDING_PROBLEM, "slots", "see \"" PROGRAM " verify\"", "%s",
                 tpks_error_text());
     check_records(app, findings);
+    if (tpks_each_leftover(app->ks, check_leftover, findings) != TPKS_OK)
+        finding(findings, FINDING_WARNING, "keys in the token", "see what unlocking says above",
+                "they cannot be listed: %s", tpks_error_text());
 }
 
 /* ---- what another user could load

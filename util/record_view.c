@@ -274,6 +274,8 @@ void view_facts(APP *app, const TPKS_RECORD *record)
     output_fact("key is in", view_home(record));
     if (*tpks_record_role(record) != '\0')
         output_fact("role", tpks_record_role(record));
+    if (*tpks_record_token_serial(record) != '\0')
+        output_fact("token serial", tpks_record_token_serial(record));
     output_fact("may", policy);
     print_hex("id", tpks_record_id(record), TPKS_ID_SIZE);
     print_hex("public key SHA-256", tpks_record_spki_sha256(record), 32);
@@ -351,6 +353,8 @@ struct json_object *view_json(APP *app, const TPKS_RECORD *record)
     json_add_text(object, "home", view_home(record));
     if (*tpks_record_role(record) != '\0')
         json_add_text(object, "role", tpks_record_role(record));
+    if (*tpks_record_token_serial(record) != '\0')
+        json_add_text(object, "token_serial", tpks_record_token_serial(record));
     json_object_object_add(object, "may", policy_json(tpks_record_policy(record)));
     json_add_hex(object, "spki_sha256", tpks_record_spki_sha256(record), 32);
     json_add_number(object, "version", (int64_t)tpks_record_version(record));

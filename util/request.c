@@ -154,14 +154,16 @@ static bool fill_request(X509_REQ *request, EVP_PKEY *key, const SUBJECT *subjec
             X509_REQ_add_extensions(request, subject->extensions) == 1);
 }
 
-int request_write(APP *app, EVP_PKEY *key, const SUBJECT *subject, BIO *out)
+int request_write(APP *app, const SIGNER *signer, const SUBJECT *subject, BIO *out)
 {
     AUTO(req) X509_REQ *request = X509_REQ_new_ex(app->libctx, NULL);
-    AUTO(md) EVP_MD *digest = digest_for(app, key);
+    AUTO(md) EVP_MD *digest = digest_for(app, signer->key);
 
-    if (request == NULL || !fill_request(request, key, subject) ||
-        X509_REQ_sign(request, key, digest) <= 0 || PEM_write_bio_X509_REQ(out, request) != 1)
+    if (request == NULL || !fill_request(request, signer->key, subject))
         return complain_crypto(EX_SOFTWARE, "cannot make the certificate request");
+    DO(signer_sign_request(signer, digest, request));
+    if (PEM_write_bio_X509_REQ(out, request) != 1)
+        return complain_crypto(EX_SOFTWARE, "cannot write the certificate request");
     return EX_OK;
 }
 
@@ -216,17 +218,18 @@ static bool fill_cert(X509 *cert, EVP_PKEY *key, const SUBJECT *subject, unsigne
            X509_time_adj_ex(X509_getm_notAfter(cert), (int)days, 0, NULL) != NULL;
 }
 
-int self_sign(APP *app, EVP_PKEY *key, const SUBJECT *subject, unsigned long days, unsigned policy,
-              X509 **out)
+int self_sign(APP *app, const SIGNER *signer, const SUBJECT *subject, unsigned long days,
+              unsigned policy, X509 **out)
 {
     AUTO(x509) X509 *cert = X509_new_ex(app->libctx, NULL);
-    AUTO(md) EVP_MD *digest = digest_for(app, key);
+    AUTO(md) EVP_MD *digest = digest_for(app, signer->key);
 
     if (days == 0 || days > DAYS_MAX)
         return complain(EX_USAGE, "--self-signed: 1 to %d days are possible", DAYS_MAX);
-    if (cert == NULL || !fill_cert(cert, key, subject, days) ||
-        !add_extensions(cert, subject, policy) || X509_sign(cert, key, digest) <= 0)
+    if (cert == NULL || !fill_cert(cert, signer->key, subject, days) ||
+        !add_extensions(cert, subject, policy))
         return complain_crypto(EX_SOFTWARE, "cannot make the self-signed certificate");
+    DO(signer_sign_cert(signer, digest, cert));
     *out = cert;
     cert = NULL;
     return EX_OK;

@@ -8,6 +8,7 @@
 #include <openssl/x509.h>
 
 #include "command.h"
+#include "signer.h"
 
 CLEANUP(X509_NAME *, X509_NAME_free, cleanup_name)
 
@@ -27,10 +28,15 @@ int subject_from_cert(const X509 *cert, SUBJECT *out);
 void subject_free(SUBJECT *subject);
 
 /* PEM of a PKCS#10 request (RFC 2986) into a memory BIO. */
-int request_write(APP *app, EVP_PKEY *key, const SUBJECT *subject, BIO *out);
+int request_write(APP *app, const SIGNER *signer, const SUBJECT *subject, BIO *out);
 /* A self-signed certificate (RFC 5280) for `days` days; `policy` is TPKS_MAY_... */
-int self_sign(APP *app, EVP_PKEY *key, const SUBJECT *subject, unsigned long days, unsigned policy,
-              X509 **out);
+int self_sign(APP *app, const SIGNER *signer, const SUBJECT *subject, unsigned long days,
+              unsigned policy, X509 **out);
+
+static inline void cleanup_signer(SIGNER *signer)
+{
+    signer_close(signer);
+}
 
 static inline void cleanup_subject(SUBJECT *subject)
 {
