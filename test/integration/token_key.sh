@@ -31,7 +31,7 @@ tpk cert core >"$WORK/core.pem" 2>>"$OUT"
 ok "the certificate is signed with it" plain openssl verify -CAfile "$WORK/core.pem" "$WORK/core.pem"
 same "the token has all three" 3 "$(keys_in_token)"
 ok "show says where" tpk show web
-says "it lives in a token" "a token, serial"
+says "it lives in a token" "token serial"
 same "and in JSON" token "$(json_get 'j["home"]' tpk show web)"
 same "status counts them" 3 "$(json_get 'j["records_in_token"]' tpk status)"
 ok "list shows them" tpk list
