@@ -472,6 +472,18 @@ TPKS_API TPKS_CHECK tpks_result tpks_generate_in_token(TPKS *ks, const char *nam
                                                        const char *key_type, unsigned policy,
                                                        unsigned char id[TPKS_ID_SIZE]);
 /*
+ * Adds a record for a key that is on the configured token already: the one that `source`, a record
+ * of any keystore whose home is TPKS_HOME_TOKEN, speaks of. It is found, and proven to be the
+ * private half of that record's public key, first; it needs a CKA_ID of its own. Both keystores use
+ * it from then on. `certs` and `id` as in tpks_add(); `policy` as in tpks_generate_in_token().
+ * TPKS_TOKEN_MISSING (this keystore's token is another one), TPKS_KEY_MISSING, TPKS_MISMATCH,
+ * TPKS_UNSUPPORTED, TPKS_BAD_INPUT (the source's home is another), TPKS_EXISTS.
+ */
+TPKS_API TPKS_CHECK tpks_result tpks_adopt_token_key(TPKS *ks, const char *name,
+                                                     const TPKS_RECORD *source,
+                                                     const STACK_OF(X509) * certs, unsigned policy,
+                                                     unsigned char id[TPKS_ID_SIZE]);
+/*
  * Replaces the certificates of a record and, when `pkcs8` is not NULL, its key with them. The
  * record must still be at the version that was read (TPKS_CONFLICT).
  */

@@ -238,7 +238,9 @@ static const char *explanation(const copy_item *item)
     if (item->action == COPY_CONFLICT)
         return "there is another key under this name; --replace puts this one in its place";
     if (item->action == COPY_IN_TOKEN)
-        return "its key stays in the token, which it never leaves";
+        return "its key stays in the token, which it never leaves, and which this keystore does "
+               "not "
+               "use";
     return NULL;
 }
 
@@ -265,11 +267,11 @@ static void count_items(const copy_list *list, size_t counts[COPY_ACTIONS])
 
 static void print_counts(const size_t counts[COPY_ACTIONS], bool dry_run)
 {
-    say("%s%zu copied, %zu replaced, %zu with other certificates, %zu unchanged; not copied: "
-        "%zu in a token, %zu conflicts, %zu failed, %zu without a key",
-        dry_run ? "this would be: " : "", counts[COPY_NEW], counts[COPY_REPLACED],
-        counts[COPY_CERTS], counts[COPY_UNCHANGED], counts[COPY_IN_TOKEN], counts[COPY_CONFLICT],
-        counts[COPY_FAILED], counts[COPY_NO_KEY]);
+    say("%s%zu copied, %zu adopted in the token, %zu replaced, %zu with other certificates, "
+        "%zu unchanged; not copied: %zu in a token, %zu conflicts, %zu failed, %zu without a key",
+        dry_run ? "this would be: " : "", counts[COPY_NEW], counts[COPY_ADOPTED],
+        counts[COPY_REPLACED], counts[COPY_CERTS], counts[COPY_UNCHANGED], counts[COPY_IN_TOKEN],
+        counts[COPY_CONFLICT], counts[COPY_FAILED], counts[COPY_NO_KEY]);
 }
 
 static struct json_object *item_json(const copy_item *item)
@@ -356,6 +358,7 @@ static int copy_records(APP *app, copy_list *list)
                         " with --keystore");
     DO(open_source(app, o, &list->from));
     DO(make_list(list));
+    params.has_token = tpks_config_get(app->config, app->keystore, "token") != NULL;
     params.from = list->from;
     params.to = app->ks;
     return report(app, list, copy_all(&params, list));

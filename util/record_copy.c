@@ -12,8 +12,8 @@
 
 static const char *const action_names[COPY_ACTIONS] = {
     [COPY_NEW] = "copied",          [COPY_CERTS] = "certificates", [COPY_REPLACED] = "replaced",
-    [COPY_UNCHANGED] = "unchanged", [COPY_CONFLICT] = "conflict",  [COPY_IN_TOKEN] = "in-token",
-    [COPY_NO_KEY] = "no-key",       [COPY_FAILED] = "failed",
+    [COPY_UNCHANGED] = "unchanged", [COPY_CONFLICT] = "conflict",  [COPY_ADOPTED] = "adopted",
+    [COPY_IN_TOKEN] = "in-token",   [COPY_NO_KEY] = "no-key",      [COPY_FAILED] = "failed",
 };
 
 const char *copy_action_name(copy_action action)
@@ -51,14 +51,18 @@ static bool same_certs(const TPKS_RECORD *a, const TPKS_RECORD *b)
 static copy_action decide(const copy_params *params, const TPKS_RECORD *source,
                           const TPKS_RECORD *present)
 {
+    bool in_token = tpks_record_home(source) == TPKS_HOME_TOKEN;
+
     if (tpks_record_home(source) == TPKS_HOME_NONE)
         return COPY_NO_KEY;
-    if (tpks_record_home(source) == TPKS_HOME_TOKEN)
-        return COPY_IN_TOKEN;
+    if (present == NULL && in_token)
+        return params->has_token ? COPY_ADOPTED : COPY_IN_TOKEN;
     if (present == NULL)
         return COPY_NEW;
     if (memcmp(tpks_record_spki_sha256(source), tpks_record_spki_sha256(present), 32) != 0)
-        return params->replace ? COPY_REPLACED : COPY_CONFLICT;
+        return params->replace && !in_token && tpks_record_home(present) != TPKS_HOME_TOKEN
+                   ? COPY_REPLACED
+                   : COPY_CONFLICT;
     return same_certs(source, present) ? COPY_UNCHANGED : COPY_CERTS;
 }
 
@@ -106,15 +110,12 @@ static tpks_result take_certs(const copy_params *params, copy_item *item, const 
 }
 
 /* The very bytes must come out again; the certificates were compared when they were written. */
-static tpks_result read_back(const copy_params *params, copy_item *item, const TPKS_SECRET *key)
+static tpks_result compare_key(const copy_params *params, copy_item *item,
+                               const TPKS_RECORD *record, const TPKS_SECRET *key)
 {
-    AUTO(record) TPKS_RECORD *record = NULL;
     AUTO(secret) TPKS_SECRET *stored = NULL;
-    const tpks_selector selector = {.name = item->target};
-    tpks_result result = tpks_find(params->to, &selector, &record);
+    tpks_result result = tpks_load_key(params->to, record, &stored);
 
-    if (result == TPKS_OK)
-        result = tpks_load_key(params->to, record, &stored);
     if (result != TPKS_OK)
         return result;
     if (tpks_secret_size(stored) == tpks_secret_size(key) &&
@@ -124,10 +125,44 @@ static tpks_result read_back(const copy_params *params, copy_item *item, const T
     return fail(item, TPKS_INTERNAL, "what was read back is not the key; nothing is kept of it");
 }
 
-static tpks_result write_record(const copy_params *params, const copy_item *item,
+/* `key` is NULL when it is in the token. */
+static tpks_result read_back(const copy_params *params, copy_item *item, const TPKS_SECRET *key)
+{
+    AUTO(record) TPKS_RECORD *record = NULL;
+    TPKS_TOKEN_KEY *in_token = NULL;
+    const tpks_selector selector = {.name = item->target};
+    tpks_result result = tpks_find(params->to, &selector, &record);
+
+    if (result != TPKS_OK)
+        return result;
+    if (key != NULL)
+        return compare_key(params, item, record, key);
+    result = tpks_token_key_open(params->to, record, &in_token);
+    tpks_token_key_free(in_token);
+    return result;
+}
+
+/* A key in a token can sign and decrypt, nothing else. */
+static tpks_result adopt(const copy_params *params, copy_item *item, const TPKS_RECORD *source,
+                         const STACK_OF(X509) * certs)
+{
+    unsigned policy = (tpks_record_policy(source) | params->more) & ~(unsigned)TPKS_MAY_AGREE;
+    tpks_result result =
+        tpks_adopt_token_key(params->to, item->target, source, certs, policy, NULL);
+
+    if (result != TPKS_TOKEN_MISSING && result != TPKS_KEY_MISSING && result != TPKS_UNSUPPORTED)
+        return result;
+    item->action = COPY_IN_TOKEN;
+    return fail(item, TPKS_OK, tpks_error_text());
+}
+
+/* `key` is NULL when it is in a token. */
+static tpks_result write_record(const copy_params *params, copy_item *item,
                                 const TPKS_RECORD *source, const TPKS_RECORD *present,
                                 const TPKS_SECRET *key, const STACK_OF(X509) * certs)
 {
+    if (item->action == COPY_ADOPTED)
+        return adopt(params, item, source, certs);
     if (item->action == COPY_NEW)
         return tpks_add(params->to, item->target, key, certs,
                         tpks_record_policy(source) | params->more, NULL);
@@ -141,16 +176,19 @@ static tpks_result carry_over(const copy_params *params, copy_item *item, const 
     AUTO(secret) TPKS_SECRET *key = NULL;
     tpks_result result = take_certs(params, item, source, &certs);
 
-    if (result == TPKS_OK)
+    if (result == TPKS_OK && tpks_record_home(source) != TPKS_HOME_TOKEN)
         result = tpks_load_key(params->from, source, &key);
     if (result == TPKS_OK)
         result = write_record(params, item, source, present, key, certs);
-    return result == TPKS_OK ? read_back(params, item, key) : result;
+    if (result != TPKS_OK || item->action == COPY_IN_TOKEN)
+        return result;
+    return read_back(params, item, key);
 }
 
 static bool is_writing(copy_action action)
 {
-    return action == COPY_NEW || action == COPY_CERTS || action == COPY_REPLACED;
+    return action == COPY_NEW || action == COPY_CERTS || action == COPY_REPLACED ||
+           action == COPY_ADOPTED;
 }
 
 static tpks_result copy(const copy_params *params, copy_item *item)

@@ -13,22 +13,25 @@ typedef enum copy_action {
     COPY_REPLACED,  /* another key, which was to be replaced */
     COPY_UNCHANGED, /* it is there already */
     COPY_CONFLICT,  /* another key, which is left alone */
-    COPY_IN_TOKEN,  /* the key never leaves its token */
+    COPY_ADOPTED,   /* the key stays in the token, which this keystore uses too */
+    COPY_IN_TOKEN,  /* the key stays in a token that this keystore does not use */
     COPY_NO_KEY,    /* certificates without a private key */
     COPY_FAILED,
     COPY_ACTIONS
 } copy_action;
 
-/* "copied", "certificates", "replaced", "unchanged", "conflict", "in-token", "no-key", "failed". */
+/* "copied", "certificates", "replaced", "unchanged", "conflict", "adopted", "in-token", "no-key",
+ * "failed". */
 const char *copy_action_name(copy_action action);
 
 typedef struct copy_params {
     OSSL_LIB_CTX *libctx;
     TPKS *from;
-    TPKS *to;      /* open for changes, unless only planning */
-    bool replace;  /* another key under the same name too */
-    bool plan;     /* only say what would become of it */
-    unsigned more; /* TPKS_MAY_...: what a copied key may do besides */
+    TPKS *to;       /* open for changes, unless only planning */
+    bool replace;   /* another key under the same name too */
+    bool plan;      /* only say what would become of it */
+    bool has_token; /* `to` has a token configured */
+    unsigned more;  /* TPKS_MAY_...: what a copied key may do besides */
 } copy_params;
 
 typedef struct copy_item {

@@ -32,13 +32,14 @@ copies() {
     tpk --keystore "$2" import-trustpoint --from "$1" "${@:3}"
 }
 
-# counts FROM TO ARGUMENT...: "copied certificates replaced unchanged conflict in-token no-key failed"
+# counts FROM TO ARGUMENT...: "copied certificates replaced unchanged conflict adopted in-token
+# no-key failed"
 counts() {
     copies "$@" --json 2>>"$OUT" | python3 -c '
 import json, sys
 c = json.load(sys.stdin)["counts"]
-print(*(c[k] for k in ("copied", "certificates", "replaced", "unchanged", "conflict", "in-token",
-                       "no-key", "failed")))'
+print(*(c[k] for k in ("copied", "certificates", "replaced", "unchanged", "conflict", "adopted",
+                       "in-token", "no-key", "failed")))'
 }
 
 # key_of KEYSTORE NAME: a fingerprint of the private key.
@@ -81,29 +82,29 @@ fails "--as with --prefix" 64 contradict copies old new rsa --as one --prefix p
 ok "--dry-run" copies old new --dry-run
 says "says what it would do" "this would be: 3 copied"
 same "and does nothing" "" "$(tpk --keystore new list --names)"
-same "a pattern" "1 0 0 0 0 0 0 0" "$(counts old new 'ca/*')"
-same "all: the rest is copied" "2 0 0 1 0 0 0 0" "$(counts old new)"
-same "again: nothing to do" "0 0 0 3 0 0 0 0" "$(counts old new)"
+same "a pattern" "1 0 0 0 0 0 0 0 0" "$(counts old new 'ca/*')"
+same "all: the rest is copied" "2 0 0 1 0 0 0 0 0" "$(counts old new)"
+same "again: nothing to do" "0 0 0 3 0 0 0 0 0" "$(counts old new)"
 for name in rsa 'ca/Süd' bare; do
     same_record old new "$name"
 done
 same "what the key may do comes along" "sign, decrypt" "$(tpk --keystore new policy rsa)"
-same "--as, by a URI" "1 0 0 0 0 0 0 0" "$(counts old new trustpoint://rsa --as 'rsa 2')"
+same "--as, by a URI" "1 0 0 0 0 0 0 0 0" "$(counts old new trustpoint://rsa --as 'rsa 2')"
 same_record old new rsa 'rsa 2'
-same "--prefix" "3 0 0 0 0 0 0 0" "$(counts old new --prefix tp/ --allow-agree)"
+same "--prefix" "3 0 0 0 0 0 0 0 0" "$(counts old new --prefix tp/ --allow-agree)"
 same "--allow-agree" "sign, agree" "$(tpk --keystore new policy tp/bare)"
 ok "all is proven" tpk --keystore new verify
 
 ca_sign "$PRIVATE/rsa.csr" "$WORK/rsa-new.pem" rsa
 tpk --keystore old set-cert rsa "$WORK/rsa-new.pem" >>"$OUT" 2>&1
-same "a renewed certificate follows" "0 1 0 2 0 0 0 0" "$(counts old new)"
+same "a renewed certificate follows" "0 1 0 2 0 0 0 0 0" "$(counts old new)"
 same_record old new rsa
 tpk --keystore old set-cert rsa "$WORK/other.pem" --key "$PRIVATE/other.key" >>"$OUT" 2>&1
 BEFORE=$(key_of new rsa)
 fails "another key is a conflict" 1 "--replace" copies old new
 says "which names it" "conflict      rsa"
 same "and left alone" "$BEFORE" "$(key_of new rsa)"
-same "--replace" "0 0 1 2 0 0 0 0" "$(counts old new --replace)"
+same "--replace" "0 0 1 2 0 0 0 0 0" "$(counts old new --replace)"
 same_record old new rsa
 
 ok "JSON, whatever happens" bash -c '"$@" | python3 -m json.tool' - "$KEYSTORE_COMMAND" \
@@ -121,7 +122,7 @@ lose_token
 fails "no token" 69 "" copies old new
 token_back
 tpk --keystore old delete zebra --yes >>"$OUT" 2>&1
-same "and back" "0 0 0 3 0 0 0 0" "$(counts old new)"
+same "and back" "0 0 0 3 0 0 0 0 0" "$(counts old new)"
 
 # ---- killed, again and again ------------------------------------------------------------------------
 
@@ -152,15 +153,15 @@ for round in 1 2 1 2; do
     echo "note  killed with $(tpk --keystore target list --names | wc -l) of $MANY copied"
 done
 ok "the next run goes on" copies many target
-same "to the end" "0 0 0 $MANY 0 0 0 0" "$(counts many target)"
+same "to the end" "0 0 0 $MANY 0 0 0 0 0" "$(counts many target)"
 same "with every key" "$(for ((i = 0; i < MANY; i += 13)); do key_of many "$(printf 'key %03d' "$i")"; done)" \
     "$(for ((i = 0; i < MANY; i += 13)); do key_of target "$(printf 'key %03d' "$i")"; done)"
 ok "all is proven" tpk --keystore target verify
 
 # ---- Trustpoint's databases -------------------------------------------------------------------------
 
-# judge KEYSTORE EXPECTED: each key and certificate chain that expected.json has, unless it is in a
-# token or nowhere, under whatever name; says how many.
+# judge KEYSTORE EXPECTED: each certificate chain that has a key in expected.json, under whatever
+# name, and each key, unless it is in the token; says how many.
 judge() {
     python3 - "$KEYSTORE_COMMAND" "$CONFIG" "$@" "$PRIVATE" <<'SCRIPT'
 import base64, hashlib, json, os, subprocess, sys
@@ -173,18 +174,21 @@ digest = lambda data: hashlib.sha256(data).hexdigest()
 records = {r["spki_sha256"]: r for r in json.loads(run("list", "--json"))}
 count = 0
 for e in json.load(open(expected))["credentials"]:
-    if e["key_location"] in ("hsm", "none"):
+    if e["key_location"] == "none":
         assert e["spki_sha256"] not in records, e
         continue
     name = records[e["spki_sha256"]]["name"]
-    out = os.path.join(folder, "judge.key")
-    run("export", name, "--out", out, "--unencrypted", "--yes-export-private-key")
-    assert digest(der(open(out).read())[0]) == e["pkcs8_sha256"], name
-    os.unlink(out)
     certs = [digest(c) for c in der(run("cert", name))]
     chain = [c for c in e["chain_sha256"] if c != e["certificate_sha256"]]
     assert certs == [e["certificate_sha256"], *chain], (name, certs, e)
     count += 1
+    if e["key_location"] == "hsm":
+        assert records[e["spki_sha256"]]["home"] == "token", name
+        continue
+    out = os.path.join(folder, "judge.key")
+    run("export", name, "--out", out, "--unencrypted", "--yes-export-private-key")
+    assert digest(der(open(out).read())[0]) == e["pkcs8_sha256"], name
+    os.unlink(out)
 assert count == len(records), (count, list(records))
 print(count, "keys")
 SCRIPT
@@ -206,23 +210,34 @@ sample() {
     ok "$name: the right keys and chains" judge "into-$name" "$SAMPLE/expected.json"
     ok "$name: all is proven" tpk --keystore "into-$name" verify
     same "$name: Trustpoint's database is only read" "$BEFORE" "$(sha256sum <"$SAMPLE/db.sqlite3")"
-    read -r copied _ <<<"$expected"
-    same "$name: again, nothing to do" "0 0 0 $copied 0 ${expected#* 0 0 0 0 }" \
+    read -r -a c <<<"$expected"
+    same "$name: again, nothing to do" "0 0 0 $((c[0] + c[5])) 0 0 ${c[6]} ${c[7]} 0" \
         "$(counts "$name" "into-$name" "$@")"
 }
 
-sample legacy-0.4 "7 0 0 0 0 2 1 0"
-sample legacy-0.5 "7 0 0 0 0 2 1 0"
+sample legacy-0.4 "7 0 0 0 0 2 0 1 0"
+sample legacy-0.5 "7 0 0 0 0 2 0 1 0"
+openssl_cnf
+for name in ca%2Ffx%20CA%20S%C3%BCd signer%2Ffx-signer; do
+    uri="trustpoint://$name?keystore=into-legacy-0-5"
+    ok "legacy-0.5: $name signs in the token" openssl dgst -sha256 -sign "$uri" -out "$WORK/sig" "$ROOT/README.md"
+    ok "legacy-0.5: with the right key" openssl pkey -in "$uri" -pubout -out "$WORK/pub"
+    ok "legacy-0.5: as can be verified" plain openssl dgst -sha256 -verify "$WORK/pub" \
+        -signature "$WORK/sig" "$ROOT/README.md"
+done
+unset OPENSSL_CONF
+fresh elsewhere
+same "legacy-0.5: a keystore without that token" "7 0 0 0 0 0 2 1 0" "$(counts legacy-0-5 elsewhere)"
 fails "legacy-0.5: the exit code says that keys were left" 1 "signer/fx-signer: its key stays" \
-    copies legacy-0-5 into-legacy-0-5
+    copies legacy-0-5 elsewhere
 same "legacy-0.5: names are Trustpoint's" "ca/fx-issuing-ca credential/1 owner/fx-owner tls-server" \
-    "$(tpk --keystore into-legacy-0-5 list --names | grep -v device | sort | xargs)"
+    "$(tpk --keystore elsewhere list --names | grep -v device | sort | xargs)"
 fails "legacy-0.5: nothing is copied into it" 64 "only read" copies into-legacy-0-5 legacy-0-5
-sample current-0.6 "6 0 0 0 0 2 1 0"
-sample current-0.6-software "8 0 0 0 0 0 1 0"
-sample legacy-0.5-software "8 0 0 0 0 0 1 0"
+sample current-0.6 "6 0 0 0 0 2 0 1 0"
+sample current-0.6-software "8 0 0 0 0 0 0 1 0"
+sample legacy-0.5-software "8 0 0 0 0 0 0 1 0"
 (umask 077 && printf 'correct horse battery staple\n' >"$PRIVATE/backup-password")
-sample legacy-0.5-kek-lost "7 0 0 0 0 2 1 0" --from-password-file "$PRIVATE/backup-password"
+sample legacy-0.5-kek-lost "7 0 0 0 0 2 0 1 0" --from-password-file "$PRIVATE/backup-password"
 tpk --keystore into-legacy-0-5-kek-lost delete tls-server --yes >>"$OUT" 2>&1
 fails "legacy-0.5-kek-lost: without the password" 75 "" copies legacy-0-5-kek-lost into-legacy-0-5-kek-lost
 finish
