@@ -1,60 +1,14 @@
 #!/bin/bash
 # memory.sh - what a core of a program that has loaded a key shows of the keystore's secrets: no
 # eight bytes of DEK, password or what comes from it in memory that is ours or libcrypto's for us
-#
-# Every page is searched, also those that a core dump leaves out. What the PKCS#11 module and the
-# program itself hold is not ours to wipe: it is listed in the table, with the place where it is.
 set -euo pipefail
 # shellcheck source=test/integration/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-TABLE=$WORK/table
-RECOVERY=$PRIVATE/recovery
-NEEDLES=$PRIVATE/needles
+# shellcheck source=test/integration/memory.bash
+. "$(dirname "${BASH_SOURCE[0]}")/memory.bash"
+
 FROM_US=(dek bek wrap-key password recovery-key recovery-bits)
-
-build_needles() {
-    local -a flags sources
-    read -r -a flags < <(pkg-config --cflags --libs libcrypto p11-kit-1 libargon2)
-    mapfile -t sources < <(find "$ROOT/store" -name '*.c' ! -name sqlite.c ! -name postgresql.c)
-    "${CC:-cc}" -std=gnu11 -D_GNU_SOURCE -DTPKS_VERSION='"test"' -DTPKS_CONFDIR='"/etc/trustpoint"' \
-        -DTPKS_STATEDIR='"/var/lib/trustpoint"' \
-        -DTPKS_PLUGINDIR="\"$(dirname "$(find "$STAGE" -name sqlite.so)")\"" \
-        -I"$ROOT/store" -o "$WORK/needles" "$ROOT/test/integration/needles.c" "${sources[@]}" \
-        "${flags[@]}" -ldl
-}
-
-hex() {
-    printf '%s' "$(cat "$1")" | od -An -v -tx1 | tr -d ' \n'
-}
-# find_needles: what is to be searched for in the present keystore.
-find_needles() {
-    {
-        "$WORK/needles" "$CONFIG" "$PASSWORD_FILE" "$RECOVERY"
-        echo "password $(hex "$PASSWORD_FILE")"
-        echo "recovery-key $(hex "$RECOVERY")"
-        [ -z "$PIN_FILE" ] || echo "pin $(hex "$PIN_FILE")"
-    } >"$NEEDLES"
-}
-
-# look NAME PID NEEDLE...: a core of the process; nothing of these needles may be in it. The rest
-# is listed.
-look() {
-    local name=$1 pid=$2 core=$PRIVATE/core needle windows
-    shift 2
-    cp "/proc/$pid/maps" "$PRIVATE/maps"
-    ok "$name: a core" gdb -batch -p "$pid" -ex 'set use-coredump-filter off' \
-        -ex 'set dump-excluded-mappings on' -ex "gcore $core"
-    python3 "$ROOT/test/integration/search_core.py" "$core" "$PRIVATE/maps" "$NEEDLES" \
-        >"$PRIVATE/found"
-    rm "$core"
-    sed "s|^|$name: |" "$PRIVATE/found" >>"$TABLE"
-    for needle in "$@"; do
-        windows=$(awk -v needle="$needle" '$1 == needle {print $2; exit}' "$PRIVATE/found")
-        cp "$PRIVATE/found" "$OUT"
-        same "$name: nothing of $needle" 0 "$windows"
-    done
-}
 
 PORT=$(free_port)
 # server NAME [OPTION...]: openssl s_server with the key of the keystore, ready.
@@ -186,7 +140,5 @@ look "kept: hsm-session = process, openssl s_server" "$PID" "${OURS[@]}"
 fails "a DEK that is kept is found" 1 "" grep -q '^dek 0 ' "$PRIVATE/found"
 stop "$PID"
 
-echo "process: needle, windows of 8 bytes found, hits, where"
-awk -F ': ' '{split($2, f, " "); printf "  %-62s %-14s %3d %4d  %s\n", $1, f[1], f[2], f[3], f[4]}' \
-    <(sed 's/file:,/file,/; s/kept: /kept, /' "$TABLE")
+show_table
 finish

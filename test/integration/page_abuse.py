@@ -5,6 +5,8 @@
     page_abuse.py PORT many N PID   N connections that say nothing; prints how many processes serve
                                     (children of PID), then ends them
     page_abuse.py PORT garbage N    N connections that send random bytes
+    page_abuse.py PORT last LOG TEXT PATH
+                                    a connection that sends its request for PATH when LOG has TEXT
     page_abuse.py PORT post N FILE  N forms at once with the password in FILE; prints their codes
 """
 import collections
@@ -45,6 +47,26 @@ def slow(port):
             return 0
     print("still open")
     return 1
+
+
+def last(port, log, text, path):
+    """Who is connected when the page ends, and asks then: connections that are never too old."""
+    def ending():
+        with open(log, encoding="utf-8") as file:
+            return text in file.read()
+
+    deadline = time.monotonic() + PATIENCE
+    one = following = connect(port)
+    young = time.monotonic() + 4
+    while not ending() and time.monotonic() < deadline:
+        time.sleep(0.05)
+        if time.monotonic() > young:  # the one before is surely with a process by now
+            one, following = following, connect(port)
+            young = time.monotonic() + 4
+    one.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    while data := one.recv(4096):
+        sys.stdout.write(data.decode())
+    return 0
 
 
 def children(pid):
@@ -111,6 +133,8 @@ def main():
         return slow(port)
     if what == "many":
         return many(port, int(more[0]), int(more[1]))
+    if what == "last":
+        return last(port, *more)
     if what == "garbage":
         return garbage(port, int(more[0]))
     return post(port, int(more[0]), more[1])

@@ -35,6 +35,8 @@ boots() {
     return "$code"
 }
 shutdown_guest() {
+    [ -n "${STARTED[$GUEST]:-}" ] || return 0
+    disown "$GUEST" || true # or the shell would say that it was killed
     stop "$GUEST" KILL
     wait_for "the guest's end" "$HERE/systemd_guest" --clean "$WORK" "$GUEST"
 }
@@ -295,4 +297,5 @@ in_guest install -D -m 0644 "$DOC/trustpoint-server.conf" \
 ok "PostgreSQL behind it" in_guest systemd-analyze verify --man=no postgresql@17-main.service \
     postgresql.service trustpoint-unlock.service
 says_not "is no circle" cycle
+shutdown_guest
 finish

@@ -510,8 +510,10 @@ static int become_hook(const web_setup *setup)
 
 int web_run(web_setup *setup)
 {
-    web self = {.setup = setup, .base = event_base_new()};
+    web self = {.setup = setup};
 
+    web_wiping_memory();
+    self.base = event_base_new();
     self.state.how[0] = "the restore page";
     self.state.how[1] = "trustpoint-keystore restore";
     setup->listener = -1;

@@ -95,6 +95,9 @@ int web_listen(web_setup *setup);
 /* Reads certificate chain and key (PEM). Errors are said. */
 int web_tls(OSSL_LIB_CTX *libctx, const char *cert, const char *key, SSL_CTX **out);
 
+/* web_memory.c: libevent wipes what it frees; called before anything of libevent is used. */
+void web_wiping_memory(void);
+
 /* web_sandbox.c: gives up what the worker does not need; false when it could not. */
 bool web_sandbox(const web_setup *setup);
 

@@ -166,6 +166,7 @@ int web_tls(OSSL_LIB_CTX *libctx, const char *cert, const char *key, SSL_CTX **o
     *out = SSL_CTX_new_ex(libctx, NULL, TLS_server_method());
     if (*out == NULL)
         return complain_crypto(EX_SOFTWARE, "cannot start TLS");
+    SSL_CTX_set_options(*out, SSL_OP_CLEANSE_PLAINTEXT); /* a form's password is among it */
     if (SSL_CTX_set_min_proto_version(*out, TLS1_2_VERSION) == 1 &&
         SSL_CTX_use_certificate_chain_file(*out, cert) == 1 &&
         SSL_CTX_use_PrivateKey_file(*out, key, SSL_FILETYPE_PEM) == 1 &&
