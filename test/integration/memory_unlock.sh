@@ -247,6 +247,7 @@ listen_addresses = '127.0.0.1'
 port = $PORT
 unix_socket_directories = '$PG'
 fsync = off
+shared_buffers = 1MB
 ssl = on
 ssl_cert_file = '$WORK/ec.pem'
 ssl_key_file = '$PG/ec.stub'
@@ -262,7 +263,7 @@ postgresql() {
     start "$WORK/pg.log" "${AS_POSTGRES[@]}" "$BIN/postgres" -D "$PG/data"
     SERVER=$PID
     wait_for_line "$WORK/pg.log" "ready to accept connections"
-    start "$WORK/psql.log" plain psql -AtX "host=localhost hostaddr=127.0.0.1 port=$PORT user=postgres \
+    start "$WORK/psql.log" env -u OPENSSL_CONF psql -AtX "host=localhost hostaddr=127.0.0.1 port=$PORT user=postgres \
         dbname=postgres sslmode=verify-full sslrootcert=$WORK/ca.pem" -c "select pg_sleep(600)"
     CLIENT=$PID
     wait_for "the backend" pgrep -P "$SERVER" -f "127.0.0.1.* SELECT"
