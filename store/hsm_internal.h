@@ -241,7 +241,7 @@ struct hsm_connection {
     pthread_cond_t changed;
     bool open;
     bool renewing;
-    uint64_t generation; /* +1 when object handles became stale */
+    _Atomic(uint64_t) generation; /* +1 when object handles became stale; read without the mutex */
     unsigned limit, in_flight, idle_count;
     int64_t missed; /* when an object was last missing although the module was initialised anew */
     CK_SESSION_HANDLE idle[POOL_MAX];

@@ -14,15 +14,20 @@
 
 #define OPERATION_TRIES 3 /* the first one; after finding the key again; after a new login */
 
+/* Where the object is, good at one generation of the connection. */
+struct key_place {
+    bool found;
+    uint64_t generation;
+    CK_OBJECT_HANDLE object;
+};
+
 /* A key's place in the token, as one process knows it. */
 struct key_state {
     struct key_state *older;
     struct hsm_process *process;
     struct hsm_connection *connection; /* a keeper */
     pthread_mutex_t mutex;
-    bool found;
-    uint64_t generation; /* of the connection, at which `object` is good */
-    CK_OBJECT_HANDLE object;
+    struct key_place place;
 };
 
 struct hsm_key {
@@ -218,9 +223,7 @@ static tpks_result check_found(const struct hsm_connection *connection,
 static void keep_object(struct key_state *state, const struct key_find_job *job)
 {
     HOLD(&state->mutex);
-    state->object = job->object;
-    state->generation = job->base.generation;
-    state->found = true;
+    state->place = (struct key_place){true, job->base.generation, job->object};
 }
 
 static tpks_result find_key(HSM_KEY *key, struct key_state *state, const struct hsm_caller *caller)
@@ -238,18 +241,18 @@ static tpks_result find_key(HSM_KEY *key, struct key_state *state, const struct 
     return TPKS_OK;
 }
 
-static bool object_at(struct key_state *state, uint64_t generation, CK_OBJECT_HANDLE *object)
+static bool place_get(struct key_state *state, struct key_place *out)
 {
     HOLD(&state->mutex);
-    *object = state->object;
-    return state->found && state->generation == generation;
+    *out = state->place;
+    return out->found && out->generation == connection_generation(state->connection);
 }
 
-static void forget_object(struct key_state *state, uint64_t generation)
+static void forget_place(struct key_state *state, uint64_t generation)
 {
     HOLD(&state->mutex);
-    if (state->generation == generation)
-        state->found = false;
+    if (state->place.generation == generation)
+        state->place.found = false;
 }
 
 /* ---- operations ------------------------------------------------------------------------------ */
@@ -268,21 +271,22 @@ struct key_use {
  * While this thread has a session of the pool nobody logs in anew, so a handle that is good at the
  * present generation stays so until the session is given back.
  */
-static void operate(struct key_use *use)
+static void operate(struct key_use *use, const struct key_place *place)
 {
     struct hsm_connection *connection = use->state->connection;
     CK_SESSION_HANDLE session;
-    CK_OBJECT_HANDLE object;
 
     use->generation = connection_generation(connection);
     use->rv = session_take(connection, &session);
     if (use->rv != CKR_OK)
         return;
     use->generation = connection_generation(connection);
-    if (object_at(use->state, use->generation, &object))
-        use->rv = key_job_run(connection->module->functions, session, object, use->job);
-    else
+    if (place->generation != use->generation) {
+        session_give(connection, session, false);
         use->rv = CKR_KEY_HANDLE_INVALID;
+        return;
+    }
+    use->rv = key_job_run(connection->module->functions, session, place->object, use->job);
     session_give(connection, session, use->rv != CKR_OK);
 }
 
@@ -302,7 +306,7 @@ static tpks_result prepare_again(struct key_use *use, bool *again)
 
     *again = recovery != RECOVER_NOT;
     if (recovery == RECOVER_HANDLES)
-        forget_object(use->state, use->generation);
+        forget_place(use->state, use->generation);
     else if (*again)
         return connection_recover(connection, &use->caller, use->generation, recovery);
     if (!is_ambiguous(use->rv))
@@ -349,10 +353,13 @@ static tpks_result operation_result(const struct key_use *use)
                     use->rv);
 }
 
-static bool is_found(struct key_state *state)
+static tpks_result provide_place(struct key_use *use, struct key_place *place)
 {
-    CK_OBJECT_HANDLE object;
-    return object_at(state, connection_generation(state->connection), &object);
+    if (place_get(use->state, place))
+        return TPKS_OK;
+    TRY(find_key(use->key, use->state, &use->caller));
+    (void)place_get(use->state, place); /* if it moved again, the operation sees it */
+    return TPKS_OK;
 }
 
 static tpks_result use_key(HSM_KEY *key, struct key_job *job)
@@ -364,9 +371,9 @@ static tpks_result use_key(HSM_KEY *key, struct key_job *job)
     TRY(state_get(key, guard.process, &use.state));
     for (unsigned tries = 1;; tries++) {
         bool again = false;
-        if (!is_found(use.state))
-            TRY(find_key(key, use.state, &use.caller));
-        operate(&use);
+        struct key_place place;
+        TRY(provide_place(&use, &place));
+        operate(&use, &place);
         if (use.rv != CKR_OK && tries < OPERATION_TRIES)
             TRY(prepare_again(&use, &again));
         if (!again)

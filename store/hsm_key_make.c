@@ -274,6 +274,7 @@ tpks_result hsm_key_make(HSM *hsm, const hsm_key_spec *spec, unsigned char **spk
     HSM_GUARD guard;
     struct making_pair job = {.spec = spec};
 
+    *spki = NULL; /* i2d_PUBKEY() would write to what it points to */
     TRY(hsm_enter(&guard, hsm->process));
     TRY(check_may_write(hsm));
     tpks_result result = make(hsm, &job);

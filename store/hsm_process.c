@@ -72,9 +72,10 @@ static void pipe_block(struct hsm_guard *guard)
     sigset_t pipe, pending;
     sigemptyset(&pipe);
     sigaddset(&pipe, SIGPIPE);
-    sigpending(&pending);
-    guard->pipe_was_pending = sigismember(&pending, SIGPIPE) == 1;
     pthread_sigmask(SIG_BLOCK, &pipe, &guard->old_mask);
+    /* One that was not blocked before has been delivered, if there was any. */
+    guard->pipe_was_pending = sigismember(&guard->old_mask, SIGPIPE) == 1 &&
+                              sigpending(&pending) == 0 && sigismember(&pending, SIGPIPE) == 1;
 }
 
 static void pipe_restore(struct hsm_guard *guard)

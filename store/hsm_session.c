@@ -103,8 +103,7 @@ bool connection_is_open(struct hsm_connection *connection)
 
 uint64_t connection_generation(struct hsm_connection *connection)
 {
-    HOLD(&connection->mutex);
-    return connection->generation;
+    return atomic_load(&connection->generation);
 }
 
 static int64_t now_seconds(void)
