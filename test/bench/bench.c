@@ -14,8 +14,11 @@
  *   bench pair WHAT CONF KEY CONF KEY [CERT]      time of the first / time of the second, WHAT is
  *                                                 sign, load, tls (with CERT)
  *   bench server SOCKET SOCKET                    the same for handshakes with two servers
+ *   bench apart CONF KEY CONF KEY THREADS         the same for signatures by THREADS threads, each
+ *                                                 side in a process of its own
  */
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -258,6 +261,119 @@ static int server(char **argv)
     return 0;
 }
 
+/* ---- sides that share no process: two providers that use one PKCS#11 module -------------------
+ */
+
+typedef struct remote {
+    pid_t pid;
+    int ask, answer; /* pipes */
+} remote;
+
+typedef struct share {
+    side *s;
+    int count;
+} share;
+
+static void *sign_share(void *arg)
+{
+    const share *mine = arg;
+
+    for (int i = 0; i < mine->count; i++)
+        sign(mine->s);
+    return NULL;
+}
+
+static double time_threads(side *s, int count, int threads)
+{
+    pthread_t running[16];
+    share each = {s, count / threads};
+    double start = now_us();
+
+    for (int i = 0; i < threads; i++)
+        need(pthread_create(&running[i], NULL, sign_share, &each) == 0, "pthread_create");
+    for (int i = 0; i < threads; i++)
+        pthread_join(running[i], NULL);
+    return now_us() - start;
+}
+
+/* Leaves without the exit handlers of providers, some of which crash there. */
+static void serve(const char *conf, const char *uri, int threads, int ask, int answer)
+{
+    side s = {0};
+    int count;
+    double time;
+
+    prepare(&s, conf, uri, NULL);
+    while (read(ask, &count, sizeof(count)) == sizeof(count)) {
+        time = time_threads(&s, count, threads);
+        need(write(answer, &time, sizeof(time)) == sizeof(time), "write");
+    }
+    _exit(0);
+}
+
+static remote start_remote(const char *conf, const char *uri, int threads)
+{
+    int ask[2], answer[2];
+    remote r;
+
+    need(pipe2(ask, O_CLOEXEC) == 0 && pipe2(answer, O_CLOEXEC) == 0, "pipe2");
+    r.pid = fork();
+    need(r.pid >= 0, "fork");
+    if (r.pid == 0) {
+        close(ask[1]);
+        close(answer[0]);
+        serve(conf, uri, threads, ask[0], answer[1]);
+    }
+    close(ask[0]);
+    close(answer[1]);
+    r.ask = ask[1];
+    r.answer = answer[0];
+    return r;
+}
+
+static double remote_time(const remote *r, int count)
+{
+    double time;
+
+    need(write(r->ask, &count, sizeof(count)) == sizeof(count), "write");
+    need(read(r->answer, &time, sizeof(time)) == sizeof(time), "a side");
+    return time;
+}
+
+static void end_remote(const remote *r)
+{
+    close(r->ask);
+    close(r->answer);
+    need(waitpid(r->pid, NULL, 0) == r->pid, "waitpid");
+}
+
+static int apart(char **argv)
+{
+    int threads = atoi(argv[4]), count;
+    double ratios[ROUNDS], first[ROUNDS], second[ROUNDS];
+    remote a, b;
+
+    need(threads >= 1 && threads <= 16, "THREADS");
+    a = start_remote(argv[0], argv[1], threads);
+    b = start_remote(argv[2], argv[3], threads);
+    (void)remote_time(&b, 50 * threads);
+    count = (int)(ROUND_US / (remote_time(&a, 50 * threads) / (50 * threads)));
+    count = count / threads < 4 ? 4 * threads : count - count % threads;
+    for (int i = 0; i < ROUNDS; i++) {
+        if (i % 2 == 0)
+            first[i] = remote_time(&a, count);
+        second[i] = remote_time(&b, count);
+        if (i % 2 == 1)
+            first[i] = remote_time(&a, count);
+        ratios[i] = first[i] / second[i];
+    }
+    printf("%.4f %.2f %.2f\n", median(ratios, ROUNDS), median(first, ROUNDS) / count,
+           median(second, ROUNDS) / count);
+    end_remote(&a);
+    end_remote(&b);
+    return 0;
+}
+
 /* ---- counted by callgrind or the kernel -------------------------------------------------------
  */
 
@@ -393,6 +509,8 @@ int main(int argc, char **argv)
         return memory(rest);
     if (strcmp(what, "server") == 0 && argc == 4)
         return server(rest);
+    if (strcmp(what, "apart") == 0 && argc == 7)
+        return apart(rest);
     need(argc == 5, "usage");
     if (strcmp(what, "sign") == 0)
         return sign_many(rest);

@@ -4,6 +4,8 @@
  *   fill CONFIG create software|hsm      a new keystore without a way back
  *   fill CONFIG one NAME TYPE FOLDER     a key with a certificate; FOLDER gets NAME.key, .crt,
  * .stub fill CONFIG many PREFIX COUNT [FOLDER]   P-256 keys PREFIX0...; FOLDER gets PREFIXn.pem
+ *   fill CONFIG token NAME TYPE          a key that stays in the token; prints its CKA_LABEL as
+ *                                        pkcs11: URIs have it
  *
  * TYPE is rsa2048, p256 or ed25519. The keys are worth nothing: their PEM files are the yardstick.
  */
@@ -143,6 +145,19 @@ static void add_many(TPKS *ks, const char *prefix, int count, const char *folder
     OK(tpks_commit(ks));
 }
 
+static void make_in_token(TPKS *ks, const char *name, const char *type)
+{
+    tpks_status_info status;
+
+    OK(tpks_generate_in_token(ks, name, strcmp(type, "rsa2048") == 0 ? "RSA:2048" : "EC:P-256",
+                              TPKS_MAY_SIGN, NULL));
+    OK(tpks_status(ks, &status));
+    printf("trustpoint-keystore%%20");
+    for (size_t i = 0; i < 4; i++)
+        printf("%02x", status.keystore_id[i]);
+    printf("%%20%s\n", name);
+}
+
 int main(int argc, char **argv)
 {
     tpks_options options = {.access = TPKS_WRITE};
@@ -162,6 +177,8 @@ int main(int argc, char **argv)
         OK(tpks_open(&options, &ks));
         if (strcmp(argv[2], "one") == 0 && argc == 6)
             add_one(ks, argv[3], argv[4], argv[5]);
+        else if (strcmp(argv[2], "token") == 0)
+            make_in_token(ks, argv[3], argv[4]);
         else
             add_many(ks, argv[3], atoi(argv[4]), argv[5]);
         tpks_close(ks);
