@@ -369,8 +369,8 @@ static int apart(char **argv)
     }
     printf("%.4f %.2f %.2f\n", median(ratios, ROUNDS), median(first, ROUNDS) / count,
            median(second, ROUNDS) / count);
+    end_remote(&b); /* first, because it has inherited the pipe to the other */
     end_remote(&a);
-    end_remote(&b);
     return 0;
 }
 
