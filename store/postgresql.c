@@ -270,7 +270,8 @@ static void db_rollback(tpks_db *db)
     if (db->transaction == PG_NONE)
         return;
     forget_transaction(db);
-    PQclear(PQexec(db->conn, "ROLLBACK"));
+    if (PQsendQuery(db->conn, "ROLLBACK") == 1)
+        PQclear(pg_answer(db));
 }
 
 /*
@@ -494,10 +495,6 @@ static tpks_result db_open(const char *location, tpks_db_mode mode, tpks_db **ou
     memcpy(db->location, location, size);
     db->mode = mode;
     db->pid = getpid();
-    if (asprintf(&db->text, "postgresql:%s", location) < 0) {
-        db->text = NULL;
-        return pg_fail_memory();
-    }
     TRY(pg_connect(db));
     *out = db;
     db = NULL;

@@ -31,6 +31,7 @@ struct tpks_db {
     tpks_rows *cursors; /* the queries that have more rows on the server */
     unsigned numbers;   /* of cursors, so that names never repeat */
     long wait_s;        /* for an answer while connecting; 0: without end */
+    int64_t answer_ms;  /* for an answer to a statement; 0: without end */
     char *schema;
     char *text;      /* of describe() */
     char location[]; /* the connection's parameters, without a password */
@@ -64,6 +65,8 @@ static inline void pg_free_text(char **text)
 TPKS_CHECK tpks_result pg_connect(tpks_db *db);
 /* The same again on a connection that was lost; cursors and transactions are gone. */
 TPKS_CHECK tpks_result pg_reconnect(tpks_db *db);
+/* What the server answers to the statement that was sent; NULL or a fatal error when it is lost. */
+PGresult *pg_answer(const tpks_db *db);
 /* Was it lost? Only what was noticed so far. */
 static inline bool pg_is_lost(const tpks_db *db)
 {

@@ -11,6 +11,7 @@
 #include <pwd.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,6 +19,7 @@
 #define CONNECT_TIMEOUT "10" /* seconds, where nobody says another */
 #define MAX_WORDS 80
 #define OLDEST_SERVER 100000
+#define ANSWER_GRACE_MS 30000 /* beyond statement_timeout */
 
 /*
  * One query sets the session up. A keystore lives in one schema: the one that the connection says
@@ -48,7 +50,9 @@ static const char set_up[] =
     "  WHERE t.relnamespace = n.oid AND t.relkind IN ('r', 'p')),"
     " EXISTS (SELECT 1 FROM pg_catalog.pg_class t WHERE t.relnamespace = n.oid"
     "  AND t.relkind IN ('r', 'p') AND t.relname = 'tpks_header'"
-    "  AND NOT pg_catalog.has_any_column_privilege(t.oid, 'UPDATE'))"
+    "  AND NOT pg_catalog.has_any_column_privilege(t.oid, 'UPDATE')),"
+    " (SELECT pg_catalog.max(s.setting::pg_catalog.int8) FROM pg_catalog.pg_settings s"
+    "  WHERE s.name = 'statement_timeout')"
     " FROM chosen c LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = c.name";
 
 enum {
@@ -61,6 +65,7 @@ enum {
     COLUMN_CREATE,
     COLUMN_TABLES,
     COLUMN_MAY_NOT_WRITE,
+    COLUMN_TIMEOUT,
     COLUMN_COUNT
 };
 
@@ -190,32 +195,63 @@ static void say_nothing(void *arg, const PGresult *result)
     (void)result;
 }
 
-static long seconds_now(void)
+static int64_t now_ms(void)
 {
     struct timespec now;
 
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec;
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* Waits for what libpq waits for; false: not within the time. */
-static bool wait_for(const tpks_db *db, PostgresPollingStatusType what, long deadline)
+/* Waits until the socket is ready for `events`; false: not before `deadline` (0: none). */
+static bool wait_socket(const tpks_db *db, short events, int64_t deadline)
 {
-    struct pollfd pfd = {.fd = PQsocket(db->conn),
-                         .events = what == PGRES_POLLING_READING ? POLLIN : POLLOUT};
+    struct pollfd pfd = {.fd = PQsocket(db->conn), .events = events};
 
     if (pfd.fd < 0)
-        return true; /* libpq goes on to the next address */
+        return true; /* libpq goes on to the next address, or says that there is none */
     for (;;) {
-        long left = deadline - seconds_now();
+        int64_t left = deadline == 0 ? -1 : deadline - now_ms();
         int ready;
 
-        if (db->wait_s > 0 && left <= 0)
+        if (deadline != 0 && left <= 0)
             return false;
-        ready = poll(&pfd, 1, db->wait_s > 0 ? (int)(left * 1000) : -1);
+        ready = poll(&pfd, 1, (int)left);
         if (ready > 0 || (ready < 0 && errno != EINTR))
             return true;
     }
+}
+
+/*
+ * The server ends by itself what takes too long. One that does not even do that is as good as
+ * gone: its connection is closed, which libpq finds out at once.
+ */
+static void wait_answer(const tpks_db *db)
+{
+    int64_t deadline = db->answer_ms == 0 ? 0 : now_ms() + db->answer_ms;
+
+    while (PQisBusy(db->conn)) {
+        if (!wait_socket(db, POLLIN, deadline))
+            shutdown(PQsocket(db->conn), SHUT_RDWR);
+        if (PQconsumeInput(db->conn) == 0)
+            return;
+    }
+}
+
+PGresult *pg_answer(const tpks_db *db)
+{
+    PGresult *last = NULL, *next;
+
+    for (wait_answer(db); (next = PQgetResult(db->conn)) != NULL; wait_answer(db)) {
+        PQclear(last);
+        last = next;
+    }
+    return last;
+}
+
+static int64_t connect_deadline(const tpks_db *db)
+{
+    return db->wait_s == 0 ? 0 : now_ms() + db->wait_s * 1000;
 }
 
 static tpks_result fail_timeout(const tpks_db *db)
@@ -233,18 +269,18 @@ static tpks_result finish_connecting(tpks_db *db, poll_fn *step)
     PostgresPollingStatusType status = PGRES_POLLING_WRITING;
     ConnStatusType phase = CONNECTION_STARTED;
     const char *place = PQhost(db->conn);
-    long deadline = seconds_now() + db->wait_s;
+    int64_t deadline = connect_deadline(db);
 
     while (status != PGRES_POLLING_OK) {
         if (status == PGRES_POLLING_FAILED)
             return pg_fail_connect(db, phase);
-        if (!wait_for(db, status, deadline))
+        if (!wait_socket(db, status == PGRES_POLLING_READING ? POLLIN : POLLOUT, deadline))
             return fail_timeout(db);
         phase = PQstatus(db->conn);
         status = step(db->conn);
         if (PQhost(db->conn) != place) { /* the next of several: with a time of its own */
             place = PQhost(db->conn);
-            deadline = seconds_now() + db->wait_s;
+            deadline = connect_deadline(db);
         }
     }
     return TPKS_OK;
@@ -307,6 +343,11 @@ static bool is_true(const PGresult *result, int column)
     return PQgetlength(result, 0, column) == 1 && PQgetvalue(result, 0, column)[0] != 0;
 }
 
+static int64_t integer_of(const PGresult *result, int column)
+{
+    return pg_column(result, 0, column, NULL).integer;
+}
+
 static const char *host_of(const PGconn *conn)
 {
     const char *name = PQhost(conn);
@@ -314,21 +355,20 @@ static const char *host_of(const PGconn *conn)
     return name != NULL && *name != '\0' ? name : "this host";
 }
 
-/* Names it for messages. */
+/* Names it for messages; once, for the caller may hold what it was given. */
 static tpks_result describe(tpks_db *db, const PGresult *result)
 {
-    char *text = NULL, *schema = strdup(PQgetvalue(result, 0, COLUMN_SCHEMA));
-
-    if (schema == NULL || asprintf(&text, "PostgreSQL database %s on %s:%s, schema %s, as role %s",
-                                   PQdb(db->conn), host_of(db->conn), PQport(db->conn), schema,
-                                   PQgetvalue(result, 0, COLUMN_ROLE)) < 0) {
-        free(schema);
+    if (db->text != NULL)
+        return TPKS_OK;
+    db->schema = strdup(PQgetvalue(result, 0, COLUMN_SCHEMA));
+    if (db->schema == NULL)
+        return pg_fail_memory();
+    if (asprintf(&db->text, "PostgreSQL database %s on %s:%s, schema %s, as role %s",
+                 PQdb(db->conn), host_of(db->conn), PQport(db->conn), db->schema,
+                 PQgetvalue(result, 0, COLUMN_ROLE)) < 0) {
+        db->text = NULL;
         return pg_fail_memory();
     }
-    free(db->schema);
-    free(db->text);
-    db->schema = schema;
-    db->text = text;
     return TPKS_OK;
 }
 
@@ -368,14 +408,11 @@ static tpks_result check_writer(const tpks_db *db, const PGresult *result)
 
 static tpks_result check_creator(const tpks_db *db, const PGresult *result)
 {
-    char *tables = PQgetvalue(result, 0, COLUMN_TABLES);
-
-    for (int i = 0; i < 8; i++)
-        if (tables[i] != 0)
-            return pg_host->fail(TPKS_EXISTS,
-                                 "%s: there are tables already; a keystore needs a schema of its "
-                                 "own: make one and name it with options=-csearch_path=NAME",
-                                 db->text);
+    if (integer_of(result, COLUMN_TABLES) != 0)
+        return pg_host->fail(TPKS_EXISTS,
+                             "%s: there are tables already; a keystore needs a schema of its "
+                             "own: make one and name it with options=-csearch_path=NAME",
+                             db->text);
     if (!is_true(result, COLUMN_CREATE))
         return pg_host->fail(TPKS_NOT_PERMITTED,
                              "%s: the role may not make tables in this schema; let it: GRANT "
@@ -401,6 +438,9 @@ static tpks_result set_session_up(tpks_db *db)
         return pg_host->fail(TPKS_DATABASE_UNAVAILABLE,
                              "postgresql:%s: what answers there is no PostgreSQL server",
                              db->location);
+    db->answer_ms = integer_of(result, COLUMN_TIMEOUT);
+    if (db->answer_ms != 0)
+        db->answer_ms += ANSWER_GRACE_MS;
     TRY(describe(db, result));
     TRY(check_schema(db, result));
     if (db->mode != TPKS_DB_READ)
@@ -421,6 +461,7 @@ tpks_result pg_connect(tpks_db *db)
     TRY(resolve(db, &w, &resolved));
     TRY(check_passfile(resolved));
     db->wait_s = wait_of(resolved);
+    db->answer_ms = db->wait_s * 1000; /* until the server has said what it allows */
     add_defaults(&w, resolved);
     TRY(start(db, &w));
     return set_session_up(db);

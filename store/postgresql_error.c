@@ -77,6 +77,12 @@ static const cause *find_cause(const char *state)
     return NULL;
 }
 
+/* Its name for messages. */
+static const char *name_of(const tpks_db *db)
+{
+    return db->text != NULL ? db->text : db->location;
+}
+
 tpks_result pg_fail_memory(void)
 {
     return pg_host->fail(TPKS_NO_MEMORY, "out of memory");
@@ -99,6 +105,7 @@ char *pg_one_line(const char *message)
     if (out == NULL)
         return NULL;
     for (size_t size; *message != '\0'; message += size + (message[size] == '\n')) {
+        message += strspn(message, "\t");
         size = strcspn(message, "\n");
         if (size == 0 || is_source_line(message, size))
             continue;
@@ -184,7 +191,7 @@ static tpks_result fail_lost(const tpks_db *db)
     return pg_host->fail(TPKS_DATABASE_UNAVAILABLE,
                          "%s: the connection was lost (%s); nothing was changed: try again when "
                          "the server is up",
-                         db->text, why != NULL ? why : "no reason known");
+                         name_of(db), why != NULL ? why : "no reason known");
 }
 
 tpks_result pg_fail(const tpks_db *db, const PGresult *result)
@@ -200,6 +207,7 @@ tpks_result pg_fail(const tpks_db *db, const PGresult *result)
     if (why == NULL)
         why = "no reason known";
     if (known != NULL)
-        return pg_host->fail(known->result, "%s: %s; %s", db->text, why, known->advice);
-    return pg_host->fail(TPKS_INTERNAL, "%s: %s (SQLSTATE %s); report this", db->text, why, state);
+        return pg_host->fail(known->result, "%s: %s; %s", name_of(db), why, known->advice);
+    return pg_host->fail(TPKS_INTERNAL, "%s: %s (SQLSTATE %s); report this", name_of(db), why,
+                         state);
 }

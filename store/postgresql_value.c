@@ -95,9 +95,10 @@ PGresult *pg_execute(const tpks_db *db, const char *sql, const tpks_value *value
                : pg_host->fail(TPKS_INTERNAL, "%zu parameters are too many; report this", count);
     for (size_t i = 0; i < count && *why == TPKS_OK; i++)
         *why = set_value(&p, i, &values[i]);
-    if (*why != TPKS_OK)
+    if (*why != TPKS_OK ||
+        PQsendQueryParams(db->conn, sql, (int)count, p.types, p.data, p.sizes, p.formats, 1) != 1)
         return NULL;
-    return PQexecParams(db->conn, sql, (int)count, p.types, p.data, p.sizes, p.formats, 1);
+    return pg_answer(db);
 }
 
 /* ---- columns --------------------------------------------------------------------------------- */

@@ -329,6 +329,82 @@ sql postgres "CREATE DATABASE dumped"
 ok "pg_dump and pg_restore" "$(pg_program pg_restore)" -h "$PG_DIR" -U postgres -d dumped "$WORK/dump"
 ok "what they made works" at "host=$PG_DIR dbname=dumped user=postgres" verify
 
+echo "-- killed, or cut off, at every word with the server"
+# A software keystore, for SoftHSM itself does not survive every kill.
+sql postgres "CREATE DATABASE soft OWNER keeper"
+mkdir -m 0700 "$PRIVATE/soft"
+printf '[keystore]\nstore = postgresql:host=%s dbname=soft user=keeper\nstate = %s\n' "$PG_DIR" \
+    "$PRIVATE/soft" >"$PRIVATE/soft.cnf"
+chmod 0600 "$PRIVATE/soft.cnf"
+soft() {
+    "$KEYSTORE_COMMAND" --config "$PRIVATE/soft.cnf" "$@"
+}
+ok "a software keystore" soft init --software --password-file "$PASSWORD_FILE" "${CHEAP[@]}"
+# sweep CALL FAULT: generate, with the fault at the first CALL, the second, ... until one run is
+# through without it. Says how often it was done, and how often it ended other than it said.
+sweep() {
+    local n code there odd=0
+    for ((n = 1; n < 60; n++)); do
+        code=0
+        { strace -f -o "$WORK/trace" -e trace="$1" -e inject="$1:$2:when=$n" "$KEYSTORE_COMMAND" \
+            --config "$PRIVATE/soft.cnf" generate "$1$n" --type ec:P-256 >"$WORK/sweep" 2>&1; } \
+            2>>"$OUT" || code=$?
+        there=$(soft list | grep -c "^$1$n " || true)
+        # A kill after the commit leaves the new state, before it the old one; both are right.
+        [ "$code" = 137 ] || [ "$code$there" = 01 ] || [ "$code$there" = 690 ] || {
+            odd=$((odd + 1))
+            echo "$1 $n: exit code $code, there: $there" >>"$OUT"
+            cat "$WORK/sweep" >>"$OUT"
+        }
+        grep -q INJECTED "$WORK/trace" || [ "$code" = 137 ] || break
+    done
+    echo "$n $odd"
+}
+# swept NAME CALL FAULT
+swept() {
+    local times odd
+    : >"$OUT"
+    read -r times odd < <(sweep "$2" "$3")
+    same "$1, $times times: each run ended as it said" 0 "$odd"
+    ok "$1: all of them were reached" [ $((times > 15 && times < 60)) = 1 ]
+    ok "$1: every record is right" soft verify
+}
+swept "killed" sendto "signal=KILL"
+swept "cut off" recvfrom "error=ECONNRESET"
+
+echo "-- Trustpoint's databases"
+# trustpoint SAMPLE: its rows in a database of ours, and a configuration for each engine and role.
+trustpoint() {
+    local folder=$PRIVATE/$1 database=${1//[.-]/_} file
+    cp -r "$ROOT/test/data/trustpoint/$1" "$folder"
+    chmod -R go= "$folder"
+    printf 'directories.tokendir = %s\nlog.level = ERROR\n' "$folder/tokens" >"$folder/softhsm2.conf"
+    sql postgres "CREATE DATABASE $database"
+    psql -Xq -v ON_ERROR_STOP=1 -h "$PG_DIR" -U postgres -d "$database" -f "$folder/postgres.sql" \
+        >>"$OUT" 2>&1
+    grants "$database" >>"$OUT" 2>&1
+    for file in sqlite reader restorer; do
+        printf '[keystore]\nstore = %s\nstate = %s\ntoken = %s\n' \
+            "postgresql:host=$PG_DIR dbname=$database user=a_$file" "$folder/state" \
+            "pkcs11:token=Trustpoint-SoftHSM?module-path=$SOFTHSM&pin-source=file:$folder/user-pin.txt" \
+            >"$folder/$file.cnf"
+    done
+    sed -i "s|^store = .*|store = sqlite:$folder/db.sqlite3|" "$folder/sqlite.cnf"
+    chmod 0600 "$folder"/*.cnf
+}
+# of SAMPLE CONFIGURATION COMMAND...
+of() {
+    local folder=$PRIVATE/$1 configuration=$2
+    shift 2
+    SOFTHSM2_CONF=$folder/softhsm2.conf "$KEYSTORE_COMMAND" --config "$folder/$configuration.cnf" "$@"
+}
+for sample in legacy-0.4 legacy-0.5 current-0.6; do
+    trustpoint "$sample"
+    ok "$sample: a reader verifies" of "$sample" reader verify
+    same "$sample: it lists what is in SQLite" "$(of "$sample" sqlite list)" "$(of "$sample" reader list)"
+    fails "$sample: nothing is written" any "" of "$sample" restorer generate new
+done
+
 echo "-- long lists"
 many() {
     keystore_sql "INSERT INTO tpks_record SELECT keystore, decode(md5(n::text), 'hex'), 'zz' || n,

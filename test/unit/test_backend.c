@@ -415,6 +415,12 @@ START_TEST(test_lost_outside)
     fill(&h, 600);
     end_sessions();
     ck_assert_int_eq(ask(&h, "SELECT count(*) FROM t"), 600); /* read once more */
+    const char *name = h.be->describe(h.db);
+    bool there = false;
+    end_sessions();
+    ck_ok(h.be->has_table(h.db, "t", &there));
+    ck_assert(there);
+    ck_assert_ptr_eq(h.be->describe(h.db), name); /* valid as long as the handle */
     end_sessions();
     ck_assert(h.be->moved(h.db));
     ck_ok(h.be->begin(h.db, true));
