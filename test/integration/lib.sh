@@ -387,11 +387,11 @@ new_keystore() {
         "${options[@]}" ${INIT_OPTIONS[@]+"${INIT_OPTIONS[@]}"} >"$OUT" 2>&1 </dev/null
 }
 
-# trustpoint_sample NAME: a copy of test/data/trustpoint/NAME in PRIVATE/NAME, its token in use:
+# trustpoint_sample NAME [AS]: a copy of test/data/trustpoint/NAME in PRIVATE/AS, its token in use:
 # SAMPLE is that folder, TOKEN_URI its token (empty: it has none), PIN_FILE its PIN.
 trustpoint_sample() {
     local label
-    SAMPLE=$PRIVATE/$1
+    SAMPLE=$PRIVATE/${2:-$1}
     cp -R "$ROOT/test/data/trustpoint/$1" "$SAMPLE"
     chmod -R u=rwX,go= "$SAMPLE"
     SOFTHSM=$(find_softhsm)

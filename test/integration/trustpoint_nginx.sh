@@ -221,4 +221,36 @@ for sample in legacy-0.4 legacy-0.5 current-0.6; do
     same "$sample: the database is only read" "$BEFORE" "$(sha256sum <"$SAMPLE/db.sqlite3")"
     renewals "$sample" "$SAMPLE/keystore.cnf"
 done
+
+# ---- in PostgreSQL, as a role that can read those tables only -------------------------------------
+
+# sql_block NUMBER: a block of SQL of the page.
+sql_block() {
+    awk -v wanted="$1" '/^```sql$/ {n++; inside = 1; next} /^```$/ {inside = 0} inside && n == wanted' "$PAGE"
+}
+
+new_postgresql
+for sample in legacy-0.5 current-0.6; do
+    trustpoint_sample "$sample" "pg-$sample"
+    place "pg-$sample"
+    sql keystore 'DROP SCHEMA public CASCADE; CREATE SCHEMA public AUTHORIZATION keeper;
+        GRANT USAGE ON SCHEMA public TO PUBLIC' >>"$OUT" 2>&1
+    psql -XAtq -v ON_ERROR_STOP=1 -h "$PG_DIR" -U keeper -d keystore -f "$SAMPLE/postgres.sql" >>"$OUT" 2>&1
+    sql postgres 'DROP ROLE IF EXISTS trustpoint_tls' >>"$OUT" 2>&1
+    [ "$sample" = legacy-0.5 ] && generation=3 || generation=4
+    for number in 1 2 "$generation"; do
+        ok "$sample: the page's SQL, block $number" \
+            psql -XAtq -v ON_ERROR_STOP=1 -h "$PG_DIR" -d keystore \
+            -U "$([ "$number" = 1 ] && echo postgres || echo keeper)" -c "$(sql_block "$number")"
+    done
+    store="postgresql:host=$PG_DIR dbname=keystore user=trustpoint_tls"
+    printf '[keystore]\nstore = %s\ntoken = %s\nstate = %s/state\n' "$store" "$TOKEN_URI" "$SAMPLE" \
+        >"$SAMPLE/keystore.cnf"
+    one_case "pg-$sample" "$store" "$TOKEN_URI" "$SAMPLE/keystore.cnf"
+    fails "$sample: the role cannot write" any "permission denied" \
+        sql keystore "UPDATE pki_credentialmodel SET private_key = ''" trustpoint_tls
+    fails "$sample: nor read other tables" any "permission denied" \
+        sql keystore "SELECT * FROM management_appversion" trustpoint_tls
+done
+stop_postgresql
 finish
