@@ -58,7 +58,7 @@ static tpks_result make_folder(const char *path, mode_t mode)
  * nobody else may plant. They make lock files in a folder of their own; its sticky bit keeps
  * them from those of others.
  */
-static tpks_result make_state_dir(const TPKS *ks)
+tpks_result keystore_make_state_dir(const TPKS *ks)
 {
     char locks[PATH_SIZE];
 
@@ -66,17 +66,21 @@ static tpks_result make_state_dir(const TPKS *ks)
     return make_folder(keystore_lock_dir(ks, locks), 01770);
 }
 
-static tpks_result new_head(TPKS *ks, const char *label, TPKS_SECRET **out)
+static tpks_result new_dek(const TPKS *ks, TPKS_SECRET **out)
+{
+    *out = tpks_secret_new(DEK_SIZE);
+    if (*out == NULL)
+        return fail_memory();
+    if (RAND_priv_bytes_ex(ks->libctx, tpks_secret_data(*out), DEK_SIZE, 256) != 1)
+        return fail_crypto(TPKS_INTERNAL, "random numbers");
+    return TPKS_OK;
+}
+
+tpks_result keystore_new_head(TPKS *ks, const char *label)
 {
     head *h = &ks->head;
     const char *name = label != NULL ? label : *ks->section != '\0' ? ks->section : "trustpoint";
-    TPKS_SECRET *dek = tpks_secret_new(DEK_SIZE);
 
-    if (dek == NULL)
-        return fail_memory();
-    *out = dek;
-    if (RAND_priv_bytes_ex(ks->libctx, tpks_secret_data(dek), DEK_SIZE, 256) != 1)
-        return fail_crypto(TPKS_INTERNAL, "random numbers");
     h->format = NATIVE_FORMAT;
     h->generation = 1;
     h->label = OPENSSL_strdup(name);
@@ -134,10 +138,9 @@ static tpks_result make_ways_back(creation *c, const tpks_create_params *params)
     return TPKS_OK;
 }
 
-static tpks_result seal_new(creation *c)
+tpks_result keystore_seal_new(TPKS *ks, const TPKS_SECRET *raw)
 {
-    TPKS *ks = c->ks;
-    TPKS_SECRET *copy = tpks_secret_copy(tpks_secret_data_const(c->dek), DEK_SIZE);
+    TPKS_SECRET *copy = tpks_secret_copy(tpks_secret_data_const(raw), DEK_SIZE);
     DEK *dek = NULL;
 
     if (copy == NULL)
@@ -212,12 +215,13 @@ tpks_result tpks_create(const tpks_options *options, const tpks_create_params *p
     TRY(keystore_new(options, &c.ks));
     TRY(check_params(c.ks, params, recovery_key != NULL));
     TRY(backend_find(keystore_setting(c.ks, "store"), &c.ks->d.backend, &location));
-    TRY(make_state_dir(c.ks)); /* first: the database may be to lie in it */
+    TRY(keystore_make_state_dir(c.ks)); /* first: the database may be to lie in it */
     TRY(c.ks->d.backend->open(location, TPKS_DB_CREATE, &c.ks->d.db));
-    TRY(new_head(c.ks, params->label, &c.dek));
+    TRY(new_dek(c.ks, &c.dek));
+    TRY(keystore_new_head(c.ks, params->label));
     TRY(make_machine_slot(&c, params->software));
     TRY(make_ways_back(&c, params));
-    TRY(seal_new(&c));
+    TRY(keystore_seal_new(c.ks, c.dek));
     TRY(prove_slots(&c, params));
     TRY(write_new(&c));
     if (recovery_key != NULL) {

@@ -117,6 +117,22 @@ TPKS_CHECK tpks_result hsm_make_kek(HSM *hsm, const unsigned char cka_id[CKA_ID_
 /* Destroys every object with this id that hsm_make_kek() makes. Not finding one is fine. */
 TPKS_CHECK tpks_result hsm_destroy_kek(HSM *hsm, const unsigned char cka_id[CKA_ID_SIZE]);
 
+/*
+ * The same for a database of Trustpoint, whose KEK is known by `label` and has no id: `legacy` as
+ * 0.4 and 0.5 make theirs, else as 0.6 does. The new KEK is not under the label yet, so that at no
+ * time two AES keys share it, but LABEL.next; one that an earlier call left is used again. After
+ * the database has what was wrapped, hsm_settle_trustpoint_kek() gives it the label; a key that has
+ * it is kept, as LABEL.replaced-TIME. TPKS_KEK_FOREIGN: several keys have one of the labels.
+ */
+#define HSM_NEXT_SUFFIX ".next"
+#define KEK_LABEL_MAX 320
+TPKS_CHECK tpks_result hsm_make_trustpoint_kek(HSM *hsm, const char *label, bool legacy,
+                                               const TPKS_SECRET *dek, wrap_algorithm *algorithm,
+                                               unsigned char *wrapped, size_t *wrapped_size,
+                                               unsigned char iv[16], size_t *iv_size);
+/* Nothing happens without one. */
+TPKS_CHECK tpks_result hsm_settle_trustpoint_kek(HSM *hsm, const char *label);
+
 /* What hsm_unwrap() needs to know. */
 typedef struct hsm_wrapped {
     const unsigned char *cka_id; /* of the KEK; NULL: it is the one AES key with this label */

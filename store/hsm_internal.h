@@ -5,7 +5,8 @@
  * lock, signals, pauses), hsm_error.c (CKR codes), hsm_uri.c (token URI), hsm_pin.c (PIN and
  * refused PINs), hsm_module.c (module life cycle, finding the token), hsm_session.c (connections:
  * login, operation sessions, recovery), hsm_wrap.c (wrap algorithms), hsm_gcm.c (DEK objects and
- * AES-GCM), hsm_kek.c (KEKs), hsm.c (handles), hsm_key*.c (keys that are used in the token).
+ * AES-GCM), hsm_kek.c (KEKs), hsm_trustpoint.c (Trustpoint's KEKs), hsm.c (handles), hsm_key*.c
+ * (keys that are used in the token).
  *
  * Lock order: connection.keeper, module.mutex, then process.mutex or connection.mutex. The last
  * two are held for a few instructions only, never across a PKCS#11 call, a callback or I/O.

@@ -9,7 +9,7 @@
 #include "cache.h"
 #include "config.h"
 #include "file.h"
-#include "keystore_internal.h"
+#include "sidecar.h"
 #include "text.h"
 #include "trustpoint.h"
 
@@ -112,6 +112,8 @@ void keystore_free(TPKS *ks)
         ks->d.backend->rollback(ks->d.db);
     keystore_lock(ks);
     tpks_secret_free(ks->due_password);
+    if (ks->sidecar != NULL)
+        keystore_free(ks->sidecar);
     if (ks->d.db != NULL)
         ks->d.backend->close(ks->d.db);
     head_clear(&ks->head);
@@ -279,7 +281,7 @@ static const char *wrap_name(const TPKS *ks, const slot_row *slot)
     return wrap == NULL ? "" : wrap_algorithm_name((wrap_algorithm)wrap->algorithm);
 }
 
-tpks_result tpks_each_slot(TPKS *ks, tpks_slot_fn *each, void *arg)
+static tpks_result each_slot_of(const TPKS *ks, tpks_slot_fn *each, void *arg)
 {
     for (size_t i = 0; i < ks->head.slot_count; i++) {
         const slot_row *slot = &ks->head.slots[i];
@@ -300,6 +302,16 @@ tpks_result tpks_each_slot(TPKS *ks, tpks_slot_fn *each, void *arg)
         TRY(each(arg, &info));
     }
     return TPKS_OK;
+}
+
+tpks_result tpks_each_slot(TPKS *ks, tpks_slot_fn *each, void *arg)
+{
+    CRYPTO_SCOPE;
+    TPKS *side = NULL;
+
+    TRY(each_slot_of(ks, each, arg));
+    TRY(sidecar_get(ks, &side));
+    return side == NULL ? TPKS_OK : each_slot_of(side, each, arg);
 }
 
 static void count_slots(const TPKS *ks, tpks_status_info *out)
@@ -347,14 +359,18 @@ tpks_result tpks_status(TPKS *ks, tpks_status_info *out)
 {
     CRYPTO_SCOPE;
     const slot_row *slot = keystore_slot(ks);
+    TPKS *side = NULL;
     anchor seen;
 
+    TRY(sidecar_get(ks, &side));
     memset(out, 0, sizeof(*out));
     memcpy(out->keystore_id, ks->head.keystore, TPKS_ID_SIZE);
     snprintf(out->label, sizeof(out->label), "%s", ks->head.label);
     out->format = (unsigned)ks->head.format;
     out->generation = ks->head.generation;
     count_slots(ks, out);
+    if (side != NULL)
+        count_slots(side, out);
     out->dek_location = dek_location(ks->dek);
     out->wrap = slot == NULL ? "" : wrap_name(ks, slot);
     if (slot != NULL) {

@@ -23,8 +23,9 @@ struct tpks {
     database d;
     const schema *schema; /* whose rows they are */
     head head;
-    HSM *hsm;                             /* while unlocked through it */
-    DEK *dek;                             /* NULL: locked */
+    TPKS *sidecar; /* see sidecar.h; NULL: not looked for yet, or there is none */
+    HSM *hsm;      /* while unlocked through it */
+    DEK *dek;      /* NULL: locked */
     unsigned char slot_id[TPKS_ID_SIZE];  /* of the slot that unlocked */
     TPKS_SECRET *due_password;            /* that opened a slot of too low a cost; NULL: none */
     unsigned char due_slot[TPKS_ID_SIZE]; /* that slot */
@@ -70,6 +71,15 @@ bool keystore_was_cut_off(const TPKS *ks, tpks_result result);
 /* Options to handle, without a database. */
 TPKS_CHECK tpks_result keystore_new(const tpks_options *options, TPKS **out);
 
+/* ---- create.c ---- */
+
+/* A head with fresh ids for a new DEK, and no slots. */
+TPKS_CHECK tpks_result keystore_new_head(TPKS *ks, const char *label);
+/* Its check value and seal. */
+TPKS_CHECK tpks_result keystore_seal_new(TPKS *ks, const TPKS_SECRET *dek);
+/* The state folder and the one for locks, where they are missing. */
+TPKS_CHECK tpks_result keystore_make_state_dir(const TPKS *ks);
+
 /* ---- write.c: one change, all or nothing, tried again when another process was faster ---- */
 
 /* Changes the head in memory; what is needed from the HSM was made before. */
@@ -79,6 +89,9 @@ typedef tpks_result apply_fn(TPKS *ks, const void *arg);
 /* `prepare` may be NULL. The keystore is unlocked. Both may be called several times. */
 TPKS_CHECK tpks_result keystore_change(TPKS *ks, prepare_fn *prepare, apply_fn *apply,
                                        const void *arg);
+/* Was it opened for changes? */
+TPKS_CHECK tpks_result keystore_check_access(const TPKS *ks);
+/* Can its rows be changed as well? */
 TPKS_CHECK tpks_result keystore_check_writable(const TPKS *ks);
 TPKS_CHECK tpks_result keystore_check_policy(unsigned policy);
 /* A record without key, sealed under nothing yet. */
@@ -117,6 +130,15 @@ void upgrade_note(TPKS *ks, const slot_row *slot, const TPKS_SECRET *password);
  * process is at it, TPKS_RESTORE_PENDING; the text says what to type.
  */
 TPKS_CHECK tpks_result restore_in_load(TPKS *ks);
+
+/* ---- trustpoint_restore.c ---- */
+
+/* Unlocked: the DEK of a Trustpoint database under a new KEK. Locked again then. */
+TPKS_CHECK tpks_result trustpoint_restore(TPKS *ks);
+/* Finishes a restore that was killed after the database was written; changes nothing otherwise. */
+TPKS_CHECK tpks_result trustpoint_resume(TPKS *ks);
+/* May this user write what a restore writes? */
+TPKS_CHECK tpks_result trustpoint_check_restorable(TPKS *ks);
 
 /* ---- slots.c ---- */
 

@@ -18,6 +18,7 @@
 #include "keystore_internal.h"
 #include "restore_lock.h"
 #include "secret.h"
+#include "sidecar.h"
 
 #define LOOKS 5
 #define LOOK_PAUSE_MS 400
@@ -230,7 +231,9 @@ static bool is_software(const TPKS *ks)
 static tpks_result bring_back(TPKS *ks, const TPKS_SECRET *secret)
 {
     TRY(tpks_unlock_with(ks, secret));
-    if (is_software(ks))
+    if (ks->schema->rewrap != NULL)
+        TRY(trustpoint_restore(ks));
+    else if (is_software(ks))
         TRY(slot_restore_software(&ks->head, keystore_setting(ks, "state"), dek_bytes(ks->dek)));
     else
         TRY(keystore_add_hsm_slot(ks, NULL));
@@ -256,6 +259,38 @@ static tpks_result make_token(const TPKS *ks, const TPKS_SECRET *so_pin)
     return result == TPKS_EXISTS ? TPKS_OK : result;
 }
 
+/* A restore may have been killed when all but the last step was done. */
+static tpks_result resume(TPKS *ks, bool dry_run, tpks_result *state)
+{
+    if (ks->schema->rewrap == NULL || dry_run || !restorable(*state, false))
+        return TPKS_OK;
+    char why[1024];
+    OPENSSL_strlcpy(why, tpks_error_text(), sizeof(why));
+    TRY(trustpoint_resume(ks));
+    *state = unlock_machine(ks);
+    if (*state != TPKS_OK)
+        *state = fail(*state, "%s", why);
+    return TPKS_OK;
+}
+
+/* Before anybody is asked for a password: could it be used at all? */
+static tpks_result check_restorable(TPKS *ks)
+{
+    if (ks->schema->rewrap == NULL)
+        return keystore_check_writable(ks);
+    return trustpoint_check_restorable(ks);
+}
+
+/* Trustpoint's token holds more than its KEK, and Trustpoint initialises it itself. */
+static tpks_result check_may_make_token(const TPKS *ks)
+{
+    if (ks->schema->read_only == NULL)
+        return TPKS_OK;
+    return fail(TPKS_NOT_PERMITTED,
+                "a token of Trustpoint's is never initialised from here: let Trustpoint make its "
+                "token, then restore without --init-token");
+}
+
 static tpks_result restore_open(TPKS *ks, const tpks_restore_params *params, bool in_load,
                                 tpks_restore_report *report)
 {
@@ -263,10 +298,13 @@ static tpks_result restore_open(TPKS *ks, const tpks_restore_params *params, boo
     __attribute__((cleanup(search_end))) search s = {.has = params->secret != NULL};
 
     TRY(restore_lock_take(ks, TPKS_RESTORE_WAIT, &lock));
+    if (params->so_pin != NULL)
+        TRY(check_may_make_token(ks));
     if (params->so_pin != NULL && !params->dry_run)
         TRY(make_token(ks, params->so_pin));
     TRY(keystore_reload(ks));
     tpks_result state = look(ks);
+    TRY(resume(ks, params->dry_run, &state));
     report->found = state;
     if (state != TPKS_OK)
         OPENSSL_strlcpy(report->why, tpks_error_text(), sizeof(report->why));
@@ -274,7 +312,7 @@ static tpks_result restore_open(TPKS *ks, const tpks_restore_params *params, boo
         return TPKS_OK;
     if (!restorable(state, in_load))
         return state;
-    TRY(keystore_check_writable(ks)); /* before anybody is asked for a password */
+    TRY(check_restorable(ks));
     if (!s.has)
         TRY(search_sources(ks, &s));
     if (!s.has)

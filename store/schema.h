@@ -25,11 +25,24 @@ typedef tpks_result schema_each_fn(void *arg, TPKS_RECORD *record);
  * naming it. */
 typedef tpks_result schema_bad_fn(void *arg, const TPKS_RECORD *record, tpks_result result);
 
+/* What a restore writes into a database whose other rows are never changed. */
+typedef struct schema_rewrap {
+    bool legacy; /* which kind of KEK: see hsm_make_trustpoint_kek() */
+    /* Runs what needs the right to store(), without effect; inside a transaction. */
+    tpks_result (*check_right)(const database *d);
+    /* The wrapped DEK as it is stored; empty: none. */
+    tpks_result (*read)(const database *d, bytes *out);
+    /* Puts `wrap` in its place while it is still `was`; inside a transaction. TPKS_CONFLICT. */
+    tpks_result (*store)(const database *d, const slot_row *slot, const bytes *was,
+                         const wrap_row *wrap);
+} schema_rewrap;
+
 /* Reading, which every schema can. `d` is open on a database that the schema has recognised. */
 typedef struct schema {
     const char *name; /* as tpks_schema_name() says it */
     /* Why keystore.h's changes don't exist here, with what to do instead; NULL: they do. */
     const char *read_only;
+    const schema_rewrap *rewrap; /* how a restore changes it all the same; NULL: it does not */
 
     /* On failure `out` has what could be read: not for use, only to be cleared. */
     tpks_result (*read_head)(const database *d, OSSL_LIB_CTX *libctx, head *out);

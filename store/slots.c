@@ -5,6 +5,7 @@
 
 #include "keystore_internal.h"
 #include "secret.h"
+#include "sidecar.h"
 
 #define LOOKS 3
 #define NEW_SLOT __attribute__((cleanup(new_slot_clear))) new_slot
@@ -125,11 +126,15 @@ static tpks_result change_slots(TPKS *ks, const slot_change *change, const char 
     return TPKS_OK;
 }
 
-static tpks_result start(TPKS *ks, TPKS_SECRET **dek)
+/* `owner`: whose slots change, the keystore's own or, for a database that is not ours, those
+ * beside it. */
+static tpks_result start(TPKS *ks, TPKS **owner, TPKS_SECRET **dek)
 {
-    TRY(keystore_check_writable(ks));
+    TRY(keystore_check_access(ks));
     TRY(tpks_unlock(ks));
-    return keystore_dek_copy(ks, dek);
+    TRY(keystore_dek_copy(ks, dek));
+    *owner = ks;
+    return ks->schema->read_only == NULL ? TPKS_OK : sidecar_for_change(ks, owner);
 }
 
 static void give_id(const new_slot *made, unsigned char id[TPKS_ID_SIZE])
@@ -191,10 +196,10 @@ tpks_result tpks_rotate_kek(TPKS *ks, unsigned char id[TPKS_ID_SIZE])
 
 /* ---- passwords and recovery keys ---- */
 
-static tpks_result start_way_back(TPKS *ks, TPKS_SECRET **dek)
+static tpks_result start_way_back(TPKS *ks, TPKS **owner, TPKS_SECRET **dek)
 {
-    TRY(start(ks, dek));
-    if (head_ways_back(&ks->head) >= WAYS_BACK_MAX)
+    TRY(start(ks, owner, dek));
+    if (head_ways_back(&(*owner)->head) >= WAYS_BACK_MAX)
         return fail(TPKS_UNSUPPORTED,
                     "a keystore has at most %d password and recovery slots: remove "
                     "one first",
@@ -206,14 +211,15 @@ tpks_result tpks_slot_add_password(TPKS *ks, const TPKS_SECRET *password, tpks_k
                                    unsigned char id[TPKS_ID_SIZE])
 {
     CRYPTO_SCOPE;
+    TPKS *owner = NULL;
     SECRET *dek = NULL;
     NEW_SLOT made = {0};
     slot_change change = {.put = &made};
 
     TRY(tpks_password_check(password));
-    TRY(start_way_back(ks, &dek));
-    TRY(slot_make_password(ks->libctx, &ks->head, password, cost, dek, &made));
-    TRY(change_slots(ks, &change, "slot-added"));
+    TRY(start_way_back(ks, &owner, &dek));
+    TRY(slot_make_password(ks->libctx, &owner->head, password, cost, dek, &made));
+    TRY(change_slots(owner, &change, "slot-added"));
     give_id(&made, id);
     return TPKS_OK;
 }
@@ -222,14 +228,15 @@ tpks_result tpks_slot_add_recovery(TPKS *ks, TPKS_SECRET **recovery_key,
                                    unsigned char id[TPKS_ID_SIZE])
 {
     CRYPTO_SCOPE;
+    TPKS *owner = NULL;
     SECRET *dek = NULL;
     SECRET *text = NULL;
     NEW_SLOT made = {0};
     slot_change change = {.put = &made};
 
-    TRY(start_way_back(ks, &dek));
-    TRY(slot_make_recovery(ks->libctx, &ks->head, dek, &made, &text));
-    TRY(change_slots(ks, &change, "slot-added"));
+    TRY(start_way_back(ks, &owner, &dek));
+    TRY(slot_make_recovery(ks->libctx, &owner->head, dek, &made, &text));
+    TRY(change_slots(owner, &change, "slot-added"));
     give_id(&made, id);
     *recovery_key = text;
     text = NULL;
@@ -241,6 +248,7 @@ tpks_result tpks_password_change(TPKS *ks, const unsigned char old[TPKS_ID_SIZE]
                                  unsigned char id[TPKS_ID_SIZE])
 {
     CRYPTO_SCOPE;
+    TPKS *owner = NULL;
     SECRET *dek = NULL;
     NEW_SLOT made = {0};
     unsigned char retired[TPKS_ID_SIZE];
@@ -248,13 +256,13 @@ tpks_result tpks_password_change(TPKS *ks, const unsigned char old[TPKS_ID_SIZE]
 
     memcpy(retired, old, sizeof(retired));
     TRY(tpks_password_check(password));
-    TRY(start(ks, &dek));
-    const slot_row *slot = head_slot(&ks->head, old);
+    TRY(start(ks, &owner, &dek));
+    const slot_row *slot = head_slot(&owner->head, old);
     if (slot == NULL || slot->kind != SLOT_PASSWORD)
         return fail(TPKS_NOT_FOUND,
                     "there is no such password slot: see trustpoint-keystore slots");
-    TRY(slot_make_password(ks->libctx, &ks->head, password, cost, dek, &made));
-    TRY(change_slots(ks, &change, "password-changed"));
+    TRY(slot_make_password(ks->libctx, &owner->head, password, cost, dek, &made));
+    TRY(change_slots(owner, &change, "password-changed"));
     give_id(&made, id);
     return TPKS_OK;
 }
@@ -293,6 +301,27 @@ static tpks_result destroy_kek_of(TPKS *ks, const char *serial,
     return hsm_destroy_kek(hsm, cka_id);
 }
 
+/* Of a database that is not ours, only the slots beside it. */
+static tpks_result remove_beside(TPKS *ks, const unsigned char id[TPKS_ID_SIZE])
+{
+    TPKS *side = NULL;
+
+    TRY(keystore_check_access(ks));
+    TRY(sidecar_get(ks, &side));
+    const slot_row *slot = side == NULL ? NULL : head_slot(&side->head, id);
+    if (slot == NULL && head_slot(&ks->head, id) != NULL)
+        return fail(TPKS_NOT_PERMITTED, "this slot is Trustpoint's own: it is not removed here");
+    if (slot == NULL)
+        return fail(TPKS_NOT_FOUND, "there is no such slot: see trustpoint-keystore slots");
+    if (head_ways_back(&side->head) + head_ways_back(&ks->head) == 1)
+        return fail(TPKS_NOT_PERMITTED,
+                    "this is the last password or recovery key: add another one first, or every "
+                    "key is lost with the HSM");
+    TRY(tpks_unlock(ks));
+    TRY(sidecar_for_change(ks, &side));
+    return change_slots(side, &(slot_change){.drop = id}, "slot-removed");
+}
+
 tpks_result tpks_slot_remove(TPKS *ks, const unsigned char id[TPKS_ID_SIZE], bool destroy_key)
 {
     CRYPTO_SCOPE;
@@ -300,6 +329,8 @@ tpks_result tpks_slot_remove(TPKS *ks, const unsigned char id[TPKS_ID_SIZE], boo
     char serial[32];
 
     memcpy(gone, id, sizeof(gone));
+    if (ks->schema->read_only != NULL)
+        return remove_beside(ks, gone);
     TRY(keystore_check_writable(ks));
     TRY(tpks_unlock(ks));
     const slot_row *slot = head_slot(&ks->head, gone);

@@ -197,6 +197,12 @@ TPKS_CHECK tpks_result trustpoint_set_token(head *h, const char *label, const ch
 /* Do both open the DEK in the same ways? */
 bool trustpoint_same_head(const head *a, const head *b);
 
+/* ---- trustpoint_restore.c ---- */
+
+extern const schema_rewrap trustpoint_legacy_rewrap, trustpoint_current_rewrap;
+/* What 0.6 stores of a wrapped DEK. */
+TPKS_CHECK tpks_result trustpoint_make_envelope(const wrap_row *wrap, bytes *out);
+
 extern const schema schema_trustpoint_plain;   /* 0.3 */
 extern const schema schema_trustpoint_0_4;     /* trustpoint_legacy.c */
 extern const schema schema_trustpoint_0_5;     /* trustpoint_legacy.c */

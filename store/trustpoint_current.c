@@ -40,6 +40,30 @@ static tpks_result add_envelope(head *h, const slot_row *slot, const tpks_value 
     return trustpoint_add_wrap(h, slot, WRAP_NONE, data, stored->size);
 }
 
+static size_t envelope_of(uint64_t algorithm)
+{
+    for (size_t i = 1; i < COUNT(envelopes); i++)
+        if (envelopes[i].algorithm == algorithm)
+            return i;
+    return 0; /* C_WrapKey, with whatever mechanism */
+}
+
+tpks_result trustpoint_make_envelope(const wrap_row *wrap, bytes *out)
+{
+    unsigned char text[WRAPPED_MAX + 64];
+    const char *prefix = envelopes[envelope_of(wrap->algorithm)].prefix;
+    size_t size = strlen(prefix);
+
+    if (wrap->iv.size > IV_SIZE || wrap->wrapped.size > WRAPPED_MAX)
+        return fail(TPKS_INTERNAL, "the wrapped DEK is too long");
+    memcpy(text, prefix, size);
+    if (wrap->iv.size != 0)
+        memcpy(text + size, wrap->iv.data, wrap->iv.size);
+    size += wrap->iv.size;
+    memcpy(text + size, wrap->wrapped.data, wrap->wrapped.size);
+    return bytes_set(out, text, size + wrap->wrapped.size);
+}
+
 /* ---- the head ---- */
 
 typedef struct config_row {
@@ -178,6 +202,7 @@ const schema schema_trustpoint_current = {
                  "there, or import the key into a keystore of this software",
     .read_head = read_head,
     .is_unchanged = is_unchanged,
+    .rewrap = &trustpoint_current_rewrap,
     .prove_dek = trustpoint_prove_dek,
     .open_software = open_software,
     .count_records = trustpoint_count_records,

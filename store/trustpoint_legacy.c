@@ -208,6 +208,7 @@ const schema schema_trustpoint_0_4 = {
     .name = "Trustpoint 0.4",
     .read_head = read_head,
     .is_unchanged = is_unchanged,
+    .rewrap = &trustpoint_legacy_rewrap,
     SCHEMA_COMMON,
 };
 
@@ -215,5 +216,6 @@ const schema schema_trustpoint_0_5 = {
     .name = "Trustpoint 0.5",
     .read_head = read_head,
     .is_unchanged = is_unchanged,
+    .rewrap = &trustpoint_legacy_rewrap,
     SCHEMA_COMMON,
 };

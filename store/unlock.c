@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "file.h"
-#include "keystore_internal.h"
+#include "sidecar.h"
 
 tpks_result keystore_hsm_options(const TPKS *ks, bool write, hsm_texts *texts, hsm_options *out)
 {
@@ -159,6 +159,28 @@ tpks_result tpks_unlock(TPKS *ks)
     return result == TPKS_KEK_MISSING ? restore_in_load(ks) : result;
 }
 
+/* With a slot of ours beside a database that is not ours. `result`: what its own slots said. */
+static tpks_result unlock_beside(TPKS *ks, const TPKS_SECRET *secret, tpks_result result)
+{
+    TPKS *side = NULL;
+    const slot_row *slot = NULL;
+    DEK *dek = NULL;
+
+    TRY(sidecar_get(ks, &side));
+    if (side == NULL)
+        return result;
+    TRY(sidecar_open_secret(side, secret, &slot, &dek));
+    if (ks->schema->prove_dek(&ks->d, ks->libctx, &ks->head, dek) == TPKS_TAMPERED) {
+        dek_free(dek);
+        return fail(TPKS_TAMPERED,
+                    "slot \"%s\" is right, but opens a DEK that this database does not use: "
+                    "Trustpoint has made a new one since; add the password again while its KEK "
+                    "works (trustpoint-keystore slot add password)",
+                    slot->label);
+    }
+    return accept_dek(ks, slot, dek);
+}
+
 tpks_result tpks_unlock_with(TPKS *ks, const TPKS_SECRET *secret)
 {
     CRYPTO_SCOPE;
@@ -185,5 +207,7 @@ tpks_result tpks_unlock_with(TPKS *ks, const TPKS_SECRET *secret)
         if (result != TPKS_OK && result != TPKS_WRONG_SECRET)
             return result;
     }
+    if (ks->dek == NULL && ks->schema->read_only != NULL)
+        return unlock_beside(ks, secret, result);
     return ks->dek == NULL ? result : TPKS_OK;
 }

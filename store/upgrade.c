@@ -27,7 +27,7 @@ void upgrade_note(TPKS *ks, const slot_row *slot, const TPKS_SECRET *password)
 
     tpks_secret_free(ks->due_password);
     ks->due_password = NULL;
-    if (ks->access != TPKS_WRITE || !better_cost(slot, &better))
+    if (ks->access != TPKS_WRITE || ks->schema->read_only != NULL || !better_cost(slot, &better))
         return;
     ks->due_password =
         tpks_secret_copy(tpks_secret_data_const(password), tpks_secret_size(password));

@@ -16,14 +16,19 @@
 
 #define ATTEMPTS 10
 
+tpks_result keystore_check_access(const TPKS *ks)
+{
+    if (ks->access == TPKS_WRITE)
+        return TPKS_OK;
+    return fail(TPKS_NOT_PERMITTED, "the keystore was opened for loading keys, not for changes");
+}
+
 tpks_result keystore_check_writable(const TPKS *ks)
 {
     if (ks->schema->read_only != NULL)
         return fail(TPKS_NOT_PERMITTED, "%s: %s", ks->d.backend->describe(ks->d.db),
                     ks->schema->read_only);
-    if (ks->access == TPKS_WRITE)
-        return TPKS_OK;
-    return fail(TPKS_NOT_PERMITTED, "the keystore was opened for loading keys, not for changes");
+    return keystore_check_access(ks);
 }
 
 /* The header of the next generation, sealed. */

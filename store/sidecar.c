@@ -1,0 +1,208 @@
+/* sidecar.c - our own slots for a database that is not ours */
+#include "sidecar.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <openssl/crypto.h>
+
+#include "backend_load.h"
+#include "file.h"
+#include "secret.h"
+
+static void sidecar_path(const TPKS *ks, char path[PATH_SIZE])
+{
+    char id[2 * TPKS_ID_SIZE + 1];
+
+    hex_text(ks->head.keystore, TPKS_ID_SIZE, id);
+    snprintf(path, PATH_SIZE, "%s/%s.slots.db", keystore_setting(ks, "state"), id);
+}
+
+static void free_at(TPKS **ks)
+{
+    if (*ks != NULL)
+        keystore_free(*ks);
+}
+
+#define OWNED __attribute__((cleanup(free_at))) TPKS
+
+/* A handle of its own on the file, which the same section configures. */
+static tpks_result new_handle(const TPKS *ks, const char *path, tpks_db_mode mode, TPKS **out)
+{
+    char store[PATH_SIZE + 16];
+    const char *location = NULL;
+    OWNED *side = NULL;
+    const tpks_options options = {
+        .config = ks->config,
+        .keystore = ks->section,
+        .libctx = ks->libctx,
+        .access = ks->access,
+        .accept_new_anchor = ks->accept_new_anchor,
+    };
+
+    snprintf(store, sizeof(store), "sqlite:%s", path);
+    TRY(keystore_new(&options, &side));
+    TRY(backend_find(store, &side->d.backend, &location));
+    TRY(side->d.backend->open(location, mode, &side->d.db));
+    *out = side;
+    side = NULL;
+    return TPKS_OK;
+}
+
+static tpks_result open_existing(const TPKS *ks, const char *path, TPKS **out)
+{
+    OWNED *side = NULL;
+
+    TRY(new_handle(ks, path, ks->access == TPKS_WRITE ? TPKS_DB_WRITE : TPKS_DB_READ, &side));
+    TRY(native_recognise(&side->d));
+    TRY(keystore_reload(side));
+    *out = side;
+    side = NULL;
+    return TPKS_OK;
+}
+
+tpks_result sidecar_get(TPKS *ks, TPKS **out)
+{
+    char path[PATH_SIZE];
+
+    *out = NULL;
+    if (ks->schema->read_only == NULL)
+        return TPKS_OK;
+    sidecar_path(ks, path);
+    /* Who may not even look into the state folder has no business with slots. */
+    if (ks->sidecar == NULL && access(path, F_OK) == 0)
+        TRY(open_existing(ks, path, &ks->sidecar));
+    *out = ks->sidecar;
+    return TPKS_OK;
+}
+
+/* ---- a new one ---- */
+
+static tpks_result fill(TPKS *side, const TPKS *ks, const TPKS_SECRET *dek)
+{
+    const database *d = &side->d;
+
+    TRY(keystore_new_head(side, ks->head.label));
+    TRY(keystore_seal_new(side, dek));
+    TRY(d->backend->begin(d->db, true));
+    TRY(native_create(d));
+    TRY(native_insert_head(d, &side->head));
+    return d->backend->commit(d->db);
+}
+
+/* Whole under another name first: killed on the way, nothing is in the way of the next try. */
+static tpks_result make(TPKS *ks, const char *path, const TPKS_SECRET *dek)
+{
+    char next[PATH_SIZE + 8];
+    OWNED *side = NULL;
+
+    snprintf(next, sizeof(next), "%s.new", path);
+    TRY(keystore_make_state_dir(ks));
+    unlink(next);
+    TRY(new_handle(ks, next, TPKS_DB_CREATE, &side));
+    if (chmod(next, 0600) != 0)
+        return fail(TPKS_NOT_PERMITTED, "%s: its mode cannot be changed: %s", next,
+                    strerror(errno));
+    tpks_result result = fill(side, ks, dek);
+    if (result == TPKS_OK && rename(next, path) != 0)
+        result = fail(TPKS_NOT_PERMITTED, "%s: can't be made: %s", path, strerror(errno));
+    if (result != TPKS_OK)
+        unlink(next);
+    return result;
+}
+
+/* ---- for a change ---- */
+
+static tpks_result give_dek(TPKS *side, const TPKS_SECRET *dek)
+{
+    TPKS_SECRET *copy = tpks_secret_copy(tpks_secret_data_const(dek), DEK_SIZE);
+    DEK *own = NULL;
+
+    if (copy == NULL)
+        return fail_memory();
+    TRY(dek_from_secret(side->libctx, copy, &own));
+    tpks_result result = head_prove_dek(&side->head, own);
+    if (result == TPKS_OK)
+        result = head_check_seal(&side->head, own);
+    if (result != TPKS_OK) {
+        dek_free(own);
+        return result;
+    }
+    keystore_lock(side);
+    side->dek = own;
+    return TPKS_OK;
+}
+
+/* Its slots open nothing any more, but may open an older copy of the database. */
+static tpks_result put_aside(TPKS *ks, const char *path)
+{
+    char old[PATH_SIZE + 8];
+
+    snprintf(old, sizeof(old), "%s.old", path);
+    keystore_free(ks->sidecar);
+    ks->sidecar = NULL;
+    if (rename(path, old) != 0)
+        return fail(TPKS_NOT_PERMITTED, "%s holds an older DEK and can't be put aside: %s", path,
+                    strerror(errno));
+    tpks_log(ks, "slots-of-an-older-dek", "", TPKS_OK);
+    return TPKS_OK;
+}
+
+/* Is it the DEK that the slots beside the database open? */
+static tpks_result check_current(const TPKS *side, const TPKS_SECRET *dek, bool *is)
+{
+    TPKS_SECRET *copy = tpks_secret_copy(tpks_secret_data_const(dek), DEK_SIZE);
+    DEK *candidate = NULL;
+
+    if (copy == NULL)
+        return fail_memory();
+    TRY(dek_from_secret(side->libctx, copy, &candidate));
+    tpks_result result = head_prove_dek(&side->head, candidate);
+    dek_free(candidate);
+    *is = result == TPKS_OK;
+    return result == TPKS_TAMPERED ? TPKS_OK : result;
+}
+
+tpks_result sidecar_for_change(TPKS *ks, TPKS **out)
+{
+    bool current = false;
+    char path[PATH_SIZE];
+    SECRET *dek = NULL;
+    TPKS *side = NULL;
+
+    sidecar_path(ks, path);
+    TRY(keystore_dek_copy(ks, &dek));
+    TRY(sidecar_get(ks, &side));
+    if (side != NULL)
+        TRY(check_current(side, dek, &current));
+    if (side != NULL && !current) {
+        TRY(put_aside(ks, path));
+        side = NULL;
+    }
+    if (side == NULL) {
+        TRY(make(ks, path, dek));
+        TRY(sidecar_get(ks, &side));
+    }
+    if (side == NULL)
+        return fail(TPKS_DATABASE_UNAVAILABLE, "%s: it was made, and is not there", path);
+    TRY(give_dek(side, dek));
+    *out = side;
+    return TPKS_OK;
+}
+
+tpks_result sidecar_open_secret(TPKS *side, const TPKS_SECRET *secret, const slot_row **slot,
+                                DEK **out)
+{
+    SECRET *copy = NULL;
+
+    TRY(tpks_unlock_with(side, secret));
+    *slot = keystore_slot(side);
+    TRY(keystore_dek_copy(side, &copy));
+    keystore_lock(side);
+    TPKS_SECRET *given = copy;
+    copy = NULL;
+    return dek_from_secret(side->libctx, given, out);
+}

@@ -1,0 +1,286 @@
+#!/bin/bash
+# trustpoint_restore.sh - Trustpoint's database and a token that has lost the KEK, or has another
+# one: a password brings it back, and Trustpoint itself reads everything through the new one, as a
+# checker says that shares no code with us; killed anywhere, the next run ends the work
+set -euo pipefail
+# shellcheck source=test/integration/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+DATA=$ROOT/test/data/trustpoint
+DB=$PRIVATE/db
+SOFTHSM=$(find_softhsm)
+WRONG=$PRIVATE/wrong
+export SOFTHSM2_CONF=$PRIVATE/softhsm2.conf
+openssl_cnf
+(umask 077 && echo "correct horse battery stable" >"$WRONG")
+
+# ---- a database and its token -------------------------------------------------------------------
+
+# use FOLDER ENGINE [DIRECTIVE...]: a copy of that sample or variant is the keystore now.
+use() {
+    local folder=$1 store=sqlite:$DB/db.sqlite3
+    ENGINE=$2
+    shift 2
+    rm -rf -- "${DB:?}" "$PRIVATE/state"
+    cp -r "$folder" "$DB"
+    chmod -R go= "$DB"
+    mkdir -p "$DB/tokens"
+    printf 'directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n' \
+        "$DB/tokens" >"$SOFTHSM2_CONF"
+    PIN_FILE=$DB/user-pin.txt
+    TOKEN_URI="pkcs11:token=Trustpoint-SoftHSM?module-path=$SOFTHSM&pin-source=file:$PIN_FILE"
+    if [ "$ENGINE" = postgresql ]; then
+        store="postgresql:host=$PG_DIR user=postgres dbname=trustpoint"
+        sql postgres 'DROP DATABASE IF EXISTS trustpoint' 2>>"$OUT"
+        sql postgres "CREATE DATABASE trustpoint ENCODING 'UTF8' TEMPLATE template0"
+        psql -qXAt -v ON_ERROR_STOP=1 -h "$PG_DIR" -U postgres -d trustpoint \
+            -f "$DB/postgres.sql" >>"$OUT" 2>&1
+    fi
+    STORE=$store
+    write_keystore_cnf "$@"
+    sed -i "s,^store = .*,store = $STORE," "$CONFIG"
+    quietly reader --dump "$PRIVATE/before" || true
+}
+# variant NAME OPTION...: made by the generator when it is first wanted.
+variant() {
+    local name=$1
+    shift
+    [ -d "$PRIVATE/variants/$name" ] || {
+        mkdir -p "$PRIVATE/variants"
+        python3 "$DATA/generate.py" "$PRIVATE/variants/$name" --seed "$SEED" "$@" >>"$OUT" 2>&1
+    }
+    FOLDER=$PRIVATE/variants/$name
+}
+# reader ARGUMENTS...: the independent checker.
+reader() {
+    python3 "$DATA/check.py" --tokens "$DB/tokens" --pin "$PIN_FILE" "$@" "$STORE"
+}
+password() {
+    PASSWORD_FILE=$PRIVATE/password
+    (umask 077 && printf '%s' "${1-correct horse battery staple}" >"$PASSWORD_FILE")
+}
+state_is() {
+    local code=0
+    tpk status --json >"$PRIVATE/status" 2>"$OUT" </dev/null || code=$?
+    cat "$PRIVATE/status" >>"$OUT"
+    same "$1" "$2" "$(python3 -c 'import json, sys; print(json.load(sys.stdin)["state"])' \
+        <"$PRIVATE/status")"
+}
+# restored NAME [OPTION...]: Trustpoint reads all of it, and nothing else was changed.
+restored() {
+    local name=$1
+    shift
+    state_is "$name: status" unlocked
+    ok "$name: a key signs" signs
+    ok "$name: Trustpoint reads everything" reader --expected "$DB/expected.json" \
+        --before "$PRIVATE/before" --changed restore "$@"
+}
+signs() {
+    echo text >"$WORK/text"
+    openssl dgst -sha256 -sign trustpoint://tls-server -out "$WORK/signature" "$WORK/text" &&
+        openssl pkey -in trustpoint://tls-server -pubout -out "$WORK/public.pem" &&
+        plain openssl dgst -sha256 -verify "$WORK/public.pem" -signature "$WORK/signature" \
+            "$WORK/text"
+}
+unchanged() {
+    ok "$1: nothing was changed" reader --before "$PRIVATE/before" --changed nothing --no-open
+}
+restore() {
+    tpk restore --password-file "${1:-$PASSWORD_FILE}"
+}
+# recovery_key FILE: a slot for a new one, which stands in FILE.
+recovery_key() {
+    (umask 077 && tpk slot add recovery >"$1" 2>"$OUT" </dev/null)
+}
+# labels: of all AES keys on the token.
+labels() {
+    PIN=$(tr -d '\n' <"$PIN_FILE") plain pkcs11-tool --module "$SOFTHSM" --login --pin env:PIN \
+        --token-label Trustpoint-SoftHSM --list-objects --type secrkey 2>>"$OUT" |
+        sed -n 's/^ *label: *//p' | sort
+}
+# lose_trustpoint_kek: the only AES key without an id goes.
+lose_trustpoint_kek() {
+    PIN=$(tr -d '\n' <"$PIN_FILE") plain pkcs11-tool --module "$SOFTHSM" --login --pin env:PIN \
+        --token-label Trustpoint-SoftHSM --delete-object --type secrkey --label "$1" \
+        >>"$OUT" 2>&1
+}
+
+new_postgresql
+
+# ---- 0.4 and 0.5: Trustpoint's own backup password ----------------------------------------------
+
+for engine in sqlite postgresql; do
+    for sample in legacy-0.5-kek-lost legacy-0.4; do
+        name="$sample, $engine"
+        use "$DATA/$sample" "$engine"
+        [ "$sample" = legacy-0.5-kek-lost ] || lose_trustpoint_kek trustpoint-kek
+        quietly reader --dump "$PRIVATE/before" || true
+        state_is "$name: before" kek-missing
+        password
+        ok "$name: dry run" tpk restore --dry-run
+        unchanged "$name: dry run"
+        fails "$name: wrong password" 77 "password" restore "$WRONG"
+        fails "$name: no token is ever initialised" 77 "never initialised" tpk restore \
+            --init-token --so-pin-source "file:$DB/so-pin.txt" --password-file "$PASSWORD_FILE"
+        unchanged "$name: wrong password"
+        password $'  correct horse battery staple\n\n'
+        ok "$name: restore" restore
+        restored "$name" --password "$PASSWORD_FILE"
+        ok "$name: again: nothing to do" restore
+        says "$name: again: it says so" "nothing to restore"
+    done
+done
+
+# In a load, with the password from a file that the configuration names.
+use "$DATA/legacy-0.5-kek-lost" sqlite "restore = file:$PRIVATE/password"
+password
+ok "in a load: the key is loaded" signs
+restored "in a load"
+use "$DATA/legacy-0.5-kek-lost" sqlite
+fails "in a load without a source" any "trustpoint-keystore restore" signs
+unchanged "in a load without a source"
+ok "in a load, asked for by openssl" openssl pkey -in trustpoint://tls-server -noout \
+    -passin "file:$PASSWORD_FILE"
+restored "asked for by openssl"
+
+# The row that names the KEK is missing, or Trustpoint's token is a new one.
+variant no-kek-row --from legacy-0.5 --no-kek-row --kek lost
+use "$FOLDER" sqlite
+password
+ok "no row for the KEK: restore" restore
+restored "no row for the KEK"
+use "$DATA/legacy-0.5" sqlite
+rm -rf -- "$DB"/tokens/*
+fails "the token is gone" 69 "" restore
+plain softhsm2-util --init-token --free --label Trustpoint-SoftHSM \
+    --so-pin "$(tr -d '\n' <"$DB/so-pin.txt")" --pin "$(tr -d '\n' <"$PIN_FILE")" >>"$OUT" 2>&1
+ok "a new token: restore" restore
+state_is "a new token" unlocked
+ok "a new token: a key signs" signs
+same "a new token: one KEK" trustpoint-kek "$(labels)"
+
+# ---- another key has the label ------------------------------------------------------------------
+
+expected=several
+for generation in legacy current; do
+    sample=legacy-0.5
+    [ "$generation" = legacy ] || sample=current-0.6
+    variant "$generation-duplicate" --from "$sample" --kek duplicate
+    use "$FOLDER" sqlite
+    quietly reader --dump "$PRIVATE/before" || true
+    [ "$generation" = legacy ] || expected="slot add password"
+    fails "$generation: two keys: refused" any "$expected" restore
+    unchanged "$generation: two keys"
+done
+variant legacy-foreign --from legacy-0.5 --kek foreign
+use "$FOLDER" sqlite "restore = file:$PRIVATE/password"
+password
+state_is "foreign KEK: before" kek-foreign
+fails "foreign KEK: not in a load" any "" signs
+unchanged "foreign KEK: not in a load"
+ok "foreign KEK: restore" restore
+restored "foreign KEK"
+same "foreign KEK: it is kept, aside" 1 "$(labels | grep -c '^trustpoint-kek.replaced-')"
+same "foreign KEK: one has the label" 1 "$(labels | grep -cx trustpoint-kek)"
+
+# ---- 0.6: our own slots beside the database -----------------------------------------------------
+
+KEK=trustpoint-app-secret-kek
+for engine in sqlite postgresql; do
+    name="0.6, $engine"
+    use "$DATA/current-0.6" "$engine"
+    password
+    fails "$name: no way back yet" any "" tpk slot test --password-file "$PASSWORD_FILE"
+    ok "$name: add a password" tpk slot add password --new-password-file "$PASSWORD_FILE" \
+        --kdf-memory 8 --kdf-passes 1
+    recovery_key "$PRIVATE/recovery" || fail "$name: add a recovery key"
+    ok "$name: the password is proven" tpk slot test --password-file "$PASSWORD_FILE"
+    ok "$name: the recovery key is proven" tpk slot test --password-file "$PRIVATE/recovery"
+    fails "$name: a wrong one is not" 77 "" tpk slot test --password-file "$WRONG"
+    ok "$name: slots" tpk slots
+    says "$name: slots shows ours" "recovery"
+    unchanged "$name: adding slots"
+    lose_trustpoint_kek "$KEK"
+    quietly reader --dump "$PRIVATE/before" || true
+    state_is "$name: the KEK is gone" kek-missing
+    fails "$name: wrong password" 77 "" restore "$WRONG"
+    unchanged "$name: wrong password"
+    ok "$name: restore" restore
+    restored "$name"
+    lose_trustpoint_kek "$KEK"
+    ok "$name: restore with the recovery key" restore "$PRIVATE/recovery"
+    restored "$name: recovery key"
+done
+use "$DATA/current-0.6-kek-lost" sqlite
+fails "0.6 without a slot of ours: nothing can be done, and it says what was to do" any \
+    "slot add password" restore
+unchanged "0.6 without a slot of ours"
+for protection in cwrap-pad enc-cbc-pad enc-cbc; do
+    variant "$protection" --from current-0.6 --dek-protection "$protection"
+    use "$FOLDER" sqlite
+    ok "$protection: add a password" tpk slot add password --new-password-file "$PASSWORD_FILE" \
+        --kdf-memory 8 --kdf-passes 1
+    lose_trustpoint_kek "$KEK"
+    quietly reader --dump "$PRIVATE/before" || true
+    ok "$protection: restore" restore
+    restored "$protection"
+done
+
+# Slots for a DEK that Trustpoint has replaced since: those of any other keystore are such.
+use "$DATA/current-0.6" sqlite
+recovery_key "$PRIVATE/recovery" || fail "another DEK: slots"
+mkdir -m 0700 "$PRIVATE/other"
+printf '[keystore]\nstore = sqlite:%s/keystore.db\nstate = %s/state\n' "$PRIVATE/other" \
+    "$PRIVATE/other" >"$PRIVATE/other.cnf"
+for arguments in "init --software --password-file $PASSWORD_FILE --kdf-memory 8 --kdf-passes 1" \
+    "header backup $PRIVATE/other/slots.db"; do
+    # shellcheck disable=SC2086
+    ok "another DEK: ${arguments%% -*}" "$KEYSTORE_COMMAND" --config "$PRIVATE/other.cnf" $arguments
+done
+cp "$PRIVATE/other/slots.db" "$(echo "$PRIVATE"/state/*.slots.db)"
+fails "another DEK: it says that Trustpoint has made a new one" 65 "made a new one" \
+    tpk slot test --password-file "$PASSWORD_FILE"
+ok "another DEK: adding one puts the old slots aside" tpk slot add password \
+    --new-password-file "$PASSWORD_FILE" --kdf-memory 8 --kdf-passes 1
+ok "another DEK: the new slot opens it" tpk slot test --password-file "$PASSWORD_FILE"
+
+# ---- killed on the way --------------------------------------------------------------------------
+
+# count_calls: how many system calls that write a restore makes.
+CALLS=write,pwrite64,ftruncate,fsync,fdatasync,rename,unlink
+lost_legacy() {
+    use "$DATA/legacy-0.5-kek-lost" sqlite
+    quietly reader --dump "$PRIVATE/before" || true
+}
+# killed_restore NUMBER: killed when it begins that call. The shell's word on it is for OUT as well.
+killed_restore() {
+    strace -f -o /dev/null -e trace=$CALLS -e "inject=$CALLS:signal=KILL:when=$1" \
+        "$KEYSTORE_COMMAND" --config "$CONFIG" restore --password-file "$PASSWORD_FILE" >"$OUT" 2>&1
+}
+lost_legacy
+strace -f -o "$PRIVATE/trace" -e trace=$CALLS "$KEYSTORE_COMMAND" --config "$CONFIG" restore \
+    --password-file "$PASSWORD_FILE" >"$OUT" 2>&1
+calls=$(grep -c . "$PRIVATE/trace")
+points=10
+[ "$FULL" != 1 ] || points=$calls
+RANDOM=$((SEED % 32768))
+killed=0
+for ((i = 1; i <= points; i++)); do
+    point=$i
+    [ "$FULL" = 1 ] || point=$(((i - 1) * calls / points + RANDOM % (calls / points + 1) + 1))
+    lost_legacy
+    killed_restore "$point" 2>>"$OUT" || killed=$((killed + 1))
+    if ! plain softhsm2-util --show-slots | grep -q Trustpoint-SoftHSM; then
+        # SoftHSM loses its token when it is killed inside a login: Trustpoint makes a new one.
+        rm -rf -- "$DB"/tokens/*
+        plain softhsm2-util --init-token --free --label Trustpoint-SoftHSM \
+            --so-pin "$(tr -d '\n' <"$DB/so-pin.txt")" --pin "$(tr -d '\n' <"$PIN_FILE")" \
+            >>"$OUT" 2>&1
+    fi
+    ok "killed at call $point of $calls: the next restore ends it" restore
+    state_is "killed at call $point: status" unlocked
+    ok "killed at call $point: a key signs" signs
+    same "killed at call $point: one key has the label" 1 "$(labels | grep -cx trustpoint-kek)"
+done
+ok "the kills were kills" [ "$killed" -gt $((points / 2)) ]
+finish
