@@ -155,6 +155,15 @@ static const KEY_TYPE *record_type(const SOURCE *source, const TPKS_RECORD *reco
     return type;
 }
 
+/* Of a key without a certificate the library knows, and has compared, a digest at most. */
+static bool has_public_half(const TPKS_RECORD *record)
+{
+    size_t size = 0;
+
+    tpks_record_spki(record, &size);
+    return size != 0;
+}
+
 KEY *source_public_key(const SOURCE *source, const TPKS_RECORD *record)
 {
     const KEY_TYPE *type = record_type(source, record);
@@ -163,6 +172,12 @@ KEY *source_public_key(const SOURCE *source, const TPKS_RECORD *record)
 
     if (type == NULL)
         return NULL;
+    if (!has_public_half(record)) {
+        RAISE(source->context, TPKS_UNSUPPORTED,
+              "%s: its public half is in no certificate: have one issued for it",
+              tpks_record_name(record));
+        return NULL;
+    }
     spki = tpks_record_spki(record, &size);
     return key_decode(source->context, type, "SubjectPublicKeyInfo", spki, size);
 }
@@ -192,12 +207,13 @@ static KEY *decrypt(const SOURCE *source, const TPKS_RECORD *record, const KEY_T
 
 static KEY *checked(const SOURCE *source, const TPKS_RECORD *record, KEY *key)
 {
-    __attribute__((cleanup(key_release))) KEY *public_key = source_public_key(source, record);
+    __attribute__((cleanup(key_release))) KEY *public_key =
+        has_public_half(record) ? source_public_key(source, record) : NULL;
     __attribute__((cleanup(text_free))) char *uri = source_uri(source, record);
 
-    if (public_key == NULL)
+    if (public_key == NULL && has_public_half(record))
         return NULL;
-    if (!same_public_half(key, public_key)) {
+    if (public_key != NULL && !same_public_half(key, public_key)) {
         RAISE(source->context, TPKS_TAMPERED,
               "%s: the private key is not that of the record's public key: "
               "run trustpoint-keystore verify and restore a backup",

@@ -135,7 +135,10 @@ tpks_result tpks_each(TPKS *ks, const tpks_selector *selector, tpks_each_fn *eac
 static tpks_result compare(const TPKS *ks, const TPKS_RECORD *record, tpks_result result,
                            TPKS_SECRET **pkcs8)
 {
-    if (result == TPKS_OK && !ks->caller_compares && tpks_record_home(record) != TPKS_HOME_TOKEN)
+    /* Without a public half the caller has nothing to compare. */
+    bool ours = !ks->caller_compares || record->spki.size == 0;
+
+    if (result == TPKS_OK && ours && tpks_record_home(record) != TPKS_HOME_TOKEN)
         result = record_check_key(ks->libctx, record, *pkcs8);
     if (result != TPKS_OK) {
         tpks_secret_free(*pkcs8);

@@ -150,7 +150,7 @@ static CK_RV generate(struct hsm_connection *connection, const hsm_key_spec *spe
                       struct pair *pair)
 {
     SIGNALS_BLOCKED; /* killed here, SoftHSM keeps half an object or loses the token */
-    CK_RV (*make)
+    CK_RV(*make)
     (struct hsm_connection *, const hsm_key_spec *, bool, struct pair *) =
         spec->rsa ? generate_rsa : generate_ec;
     CK_RV rv = make(connection, spec, true, pair);

@@ -134,6 +134,8 @@ static tpks_result unwrap_trying(OSSL_LIB_CTX *libctx, const head *h, hsm_wrappe
     static const wrap_algorithm order[] = {WRAP_AES_KW, WRAP_TRUSTPOINT_KW_PAD, WRAP_AES_KWP};
     tpks_result result = TPKS_KEK_FOREIGN, foreign = TPKS_OK;
 
+    TRY(hsm_find_kek_by_label(hsm,
+                              wrapped->label)); /* it knows best what is wrong with the label */
     for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++) {
         wrapped->algorithm = order[i];
         result = unwrap(libctx, h, wrapped, hsm, where, out);

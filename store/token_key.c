@@ -42,6 +42,12 @@ static tpks_result find_in_token(TPKS *ks, const TPKS_RECORD *record, HSM_KEY **
     if (lookup.id_size == 0 && (lookup.label == NULL || *lookup.label == '\0'))
         return fail(TPKS_TAMPERED, "record \"%s\" does not say which key of the token is its",
                     record->name);
+    if (lookup.spki_size == 0) /* Trustpoint's keys without a certificate */
+        return fail(TPKS_UNSUPPORTED,
+                    "the key of \"%s\" can't be used: its public half is in no certificate, and so "
+                    "it can't be told from another one in the token; have a certificate issued for "
+                    "it",
+                    record->name);
     TRY(keystore_hsm_options(ks, false, &texts, &options));
     return hsm_key_open(&options, &lookup, out);
 }

@@ -28,7 +28,9 @@ static tpks_result prove(TPKS *ks, const TPKS_RECORD *record)
     SECRET *pkcs8 = NULL;
 
     TRY(record_check_public(ks->libctx, record));
-    if (tpks_record_home(record) == TPKS_HOME_NONE)
+    /* There is no key, or nothing that the token's could be compared with. */
+    if (tpks_record_home(record) == TPKS_HOME_NONE ||
+        (tpks_record_home(record) == TPKS_HOME_TOKEN && record->spki.size == 0))
         return TPKS_OK;
     if (tpks_record_home(record) == TPKS_HOME_TOKEN)
         return prove_in_token(ks, record);

@@ -505,6 +505,7 @@ static void use_sample(const char *sample)
     snprintf(command, sizeof(command), "cp -f '%s/trustpoint/%s/db.sqlite3' '%s' && chmod 600 '%s'",
              TEST_DATA, sample, database_path, database_path);
     shell(command);
+    tpks_config_free(config);
     snprintf(text, sizeof(text), "[keystore]\nstore = sqlite:%s\nstate = %s/state\nallow = *\n",
              database_path, scratch());
     expect_ok(tpks_config_load(write_file("keystore.cnf", text, strlen(text), 0600), &config));
