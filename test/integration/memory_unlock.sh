@@ -80,6 +80,13 @@ ok "unlock-service with file:, watched" watched "$KEYSTORE_COMMAND" --config "$C
     unlock-service --socket "$SOCKET" --state-file "$WORK/state.json"
 search_core "unlock-service, file:" "${ALL[@]}"
 write_keystore_cnf
+lose_kek
+ok "restore, watched, at a terminal" python3 "$HERE/at_terminal.py" --prompt "backup password: " \
+    --answer "$PASSWORD_FILE" -- gdb -batch "${WHOLE[@]}" -ex 'set startup-with-shell off' \
+    -ex 'catch syscall exit_group' -ex run "${AT_THE_END[@]:4}" \
+    --args "$KEYSTORE_COMMAND" --config "$CONFIG" restore
+says "it is restored" "the token has a new KEK"
+search_core "restore, at a terminal" dek bek wrap-key password recovery-key recovery-bits wrong
 
 # ---- the page ----------------------------------------------------------------------------------
 

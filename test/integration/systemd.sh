@@ -297,5 +297,38 @@ in_guest install -D -m 0644 "$DOC/trustpoint-server.conf" \
 ok "PostgreSQL behind it" in_guest systemd-analyze verify --man=no postgresql@17-main.service \
     postgresql.service trustpoint-unlock.service
 says_not "is no circle" cycle
+in_guest rm -r "$UNITS/postgresql@.service.d"
+drop_in postgresql <"$DOC/trustpoint-unlock-postgresql.conf"
+ok "a keystore in PostgreSQL, behind that" in_guest systemd-analyze verify --man=no \
+    postgresql@17-main.service postgresql.service trustpoint-unlock.service
+says_not "is no circle" cycle
+no_drop_in postgresql
+
+# ---- the page, in the sandbox of the example ---------------------------------------------------
+
+lose_guest_kek
+sed "s,/usr/bin/,$STAGE/bin/," "$DOC/trustpoint-restore-page.service" >"$WORK/page.service"
+in_guest install -m 0644 "$WORK/page.service" "$UNITS/trustpoint-restore-page.service"
+stage_drop_in >"$WORK/stage.conf"
+in_guest install -D -m 0644 "$WORK/stage.conf" "$UNITS/trustpoint-restore-page.service.d/stage.conf"
+in_guest systemctl daemon-reload
+ok "the page starts" in_guest systemctl start trustpoint-restore-page
+visit() {
+    in_guest curl -s --max-time 60 --unix-socket /run/trustpoint/page.sock "$@"
+}
+wait_for "the page" visit http://localhost/livez
+URL=http://localhost/setup-wizard/auto_restore_password/
+TOKEN=$(visit -c "$WORK/cookies" "$URL" | sed -n 's/.*name="csrf" value="\([0-9a-f]*\)".*/\1/p')
+tr -d '\n' <"$PASSWORD_FILE" >"$PRIVATE/right"
+ok "a password from the page" visit -f -b "$WORK/cookies" -H "Origin: http://localhost" \
+    --data-urlencode "csrf=$TOKEN" --data-urlencode "password@$PRIVATE/right" "$URL"
+says "is taken" "The keystore is unlocked"
+page_is_over() {
+    [ "$(property trustpoint-restore-page ActiveState) $(property trustpoint-restore-page Result)" = \
+        "inactive success" ]
+}
+ok "the page ends" wait_for "the page's end" page_is_over
+restart
+unlocked "after the page"
 shutdown_guest
 finish
