@@ -242,6 +242,7 @@ struct hsm_connection {
     pthread_cond_t changed;
     bool open;
     bool renewing;
+    tpks_result renewed;          /* how the last new login ended */
     _Atomic(uint64_t) generation; /* +1 when object handles became stale; read without the mutex */
     unsigned limit, in_flight, idle_count;
     int64_t missed; /* when an object was last missing although the module was initialised anew */

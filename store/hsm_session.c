@@ -380,9 +380,10 @@ static void wait_until_unused(struct hsm_connection *connection)
         pthread_cond_wait(&connection->changed, &connection->mutex);
 }
 
-static void end_renewing(struct hsm_connection *connection)
+static void end_renewing(struct hsm_connection *connection, tpks_result result)
 {
     HOLD(&connection->mutex);
+    connection->renewed = result;
     connection->renewing = false;
     connection->generation++;
     pthread_cond_broadcast(&connection->changed);
@@ -403,6 +404,18 @@ static void forget_handles(struct hsm_connection *connection, uint64_t seen)
         connection->generation++;
 }
 
+/* Whoever waited for the thread that logged in anew shares its luck: no queue of long tries. */
+static tpks_result renewed_meanwhile(struct hsm_connection *connection)
+{
+    HOLD(&connection->mutex);
+
+    if (connection->open)
+        return TPKS_OK;
+    return fail(connection->renewed != TPKS_OK ? connection->renewed : TPKS_HSM_UNAVAILABLE,
+                "HSM token \"%s\" (%s): it is away; another thread has just tried to log in to it",
+                connection->label, connection->module->file);
+}
+
 tpks_result connection_recover(struct hsm_connection *connection, const struct hsm_caller *caller,
                                uint64_t seen, enum recovery recovery)
 {
@@ -413,12 +426,12 @@ tpks_result connection_recover(struct hsm_connection *connection, const struct h
     PIN pin;
     TRY(pin_get(&connection->uri, caller, &pin));
     HOLD(&connection->keeper);
-    if (connection_generation(connection) != seen && connection_is_open(connection))
-        return TPKS_OK;
+    if (connection_generation(connection) != seen)
+        return renewed_meanwhile(connection);
     wait_until_unused(connection);
     disconnect(connection, recovery);
     tpks_result result = connect_with_pin(connection, &pin);
-    end_renewing(connection);
+    end_renewing(connection, result);
     return result;
 }
 

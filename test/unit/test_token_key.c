@@ -782,6 +782,7 @@ START_TEST(a_token_may_go_and_come_back)
         shell("mv %s/tokens %s/away && mkdir %s/tokens", scratch(), scratch(), scratch());
         expect(TPKS_TOKEN_MISSING, sign(&edge));
         expect(TPKS_TOKEN_MISSING, sign(&web));
+        expect(TPKS_TOKEN_MISSING, sign_in_threads(&edge, &web, THREADS, 1));
         shell("rmdir %s/tokens && mv %s/away %s/tokens", scratch(), scratch(), scratch());
         expect_ok(sign(&edge));
         expect_ok(sign_in_threads(&edge, &web, THREADS, 10));
