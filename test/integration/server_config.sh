@@ -154,6 +154,19 @@ ok "a name that programs may not load" config nginx web
 says "is a warning" "warning: "
 write_keystore_cnf
 
+# Where the key is something that a server should know of.
+tpk generate in-token --in-hsm --type ec:P-256 >>"$OUT" 2>&1 || fail "generate --in-hsm"
+tpk csr in-token --subject /CN=in-token >"$PRIVATE/token.csr" 2>>"$OUT"
+ca_sign "$PRIVATE/token.csr" "$WORK/in-token.pem" in-token
+tpk set-cert in-token "$WORK/in-token.pem" >>"$OUT" 2>&1
+ok "a key that never leaves its token" config nginx in-token --dir "$TLS"
+says "is a warning" "need the token, its PIN file"
+ok "its stub leads to it" openssl pkey -in "$TLS/in-token.crt.key" -noout
+cp "$PRIVATE/web.key" "$TLS/in-token.crt.key"
+fails "a key in the clear is never its own" 73 "is in a token" \
+    config nginx in-token --dir "$TLS" --replace-key-file
+rm "$TLS"/*in-token* "$TLS"/.in-token*
+
 # ---- renewal while servers serve ------------------------------------------------------------------
 
 PORT=$(free_port)

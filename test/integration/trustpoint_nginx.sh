@@ -233,10 +233,12 @@ new_postgresql
 for sample in legacy-0.5 current-0.6; do
     trustpoint_sample "$sample" "pg-$sample"
     place "pg-$sample"
-    sql keystore 'DROP SCHEMA public CASCADE; CREATE SCHEMA public AUTHORIZATION keeper;
-        GRANT USAGE ON SCHEMA public TO PUBLIC' >>"$OUT" 2>&1
-    psql -XAtq -v ON_ERROR_STOP=1 -h "$PG_DIR" -U keeper -d keystore -f "$SAMPLE/postgres.sql" >>"$OUT" 2>&1
-    sql postgres 'DROP ROLE IF EXISTS trustpoint_tls' >>"$OUT" 2>&1
+    {
+        sql keystore 'DROP SCHEMA public CASCADE; CREATE SCHEMA public AUTHORIZATION keeper;
+            GRANT USAGE ON SCHEMA public TO PUBLIC'
+        sql postgres 'DROP ROLE IF EXISTS trustpoint_tls'
+        psql -XAtq -v ON_ERROR_STOP=1 -h "$PG_DIR" -U keeper -d keystore -f "$SAMPLE/postgres.sql"
+    } >>"$OUT" 2>&1
     [ "$sample" = legacy-0.5 ] && generation=3 || generation=4
     for number in 1 2 "$generation"; do
         ok "$sample: the page's SQL, block $number" \
