@@ -92,6 +92,11 @@ restore() {
 recovery_key() {
     (umask 077 && tpk slot add recovery >"$1" 2>"$OUT" </dev/null)
 }
+# slot_of KIND: its id.
+slot_of() {
+    tpk slots --json 2>>"$OUT" | KIND=$1 python3 -c 'import json, os, sys
+print(next(slot["id"] for slot in json.load(sys.stdin) if slot["kind"] == os.environ["KIND"]))'
+}
 # labels: of all AES keys on the token.
 labels() {
     PIN=$(tr -d '\n' <"$PIN_FILE") plain pkcs11-tool --module "$SOFTHSM" --login --pin env:PIN \
@@ -129,6 +134,32 @@ for engine in sqlite postgresql; do
         ok "$name: again: nothing to do" restore
         says "$name: again: it says so" "nothing to restore"
     done
+done
+
+# On PostgreSQL with exactly the rights that postgresql-roles.sql gives.
+for sample in legacy-0.5-kek-lost current-0.6; do
+    name="roles, $sample"
+    use "$DATA/$sample" postgresql
+    password
+    if [ "$sample" = current-0.6 ]; then
+        ok "$name: add a password" tpk slot add password --new-password-file "$PASSWORD_FILE" \
+            --kdf-memory 8 --kdf-passes 1
+        lose_trustpoint_kek trustpoint-app-secret-kek
+        quietly reader --dump "$PRIVATE/before" || true
+    fi
+    ok "$name: the file of grants" psql -qX -h "$PG_DIR" -U postgres -d trustpoint \
+        -v schema=public -f "$ROOT/store/postgresql-roles.sql"
+    for role in reader restorer; do
+        sql postgres "DROP ROLE IF EXISTS only_$role" 2>>"$OUT"
+        sql postgres "CREATE ROLE only_$role LOGIN IN ROLE tpks_$role"
+    done
+    sed -i "s, user=postgres , user=only_reader ," "$CONFIG"
+    fails "$name: a reader does not restore" 77 "" restore
+    unchanged "$name: a reader"
+    sed -i "s, user=only_reader , user=only_restorer ," "$CONFIG"
+    ok "$name: a restorer restores" restore
+    sed -i "s, user=only_restorer , user=only_reader ," "$CONFIG"
+    restored "$name"
 done
 
 # In a load, with the password from a file that the configuration names.
@@ -210,6 +241,14 @@ for engine in sqlite postgresql; do
     lose_trustpoint_kek "$KEK"
     ok "$name: restore with the recovery key" restore "$PRIVATE/recovery"
     restored "$name: recovery key"
+    (umask 077 && echo "another fine password" >"$PRIVATE/password2")
+    ok "$name: another password" tpk password change --password-file "$PASSWORD_FILE" \
+        --new-password-file "$PRIVATE/password2" --kdf-memory 8 --kdf-passes 1
+    ok "$name: the new password is proven" tpk slot test --password-file "$PRIVATE/password2"
+    fails "$name: the old one is not" 77 "" tpk slot test --password-file "$PASSWORD_FILE"
+    slot=$(slot_of password)
+    ok "$name: remove it" tpk slot remove "$slot" --yes
+    fails "$name: the last one stays" 77 "last" tpk slot remove "$(slot_of recovery)" --yes
 done
 use "$DATA/current-0.6-kek-lost" sqlite
 fails "0.6 without a slot of ours: nothing can be done, and it says what was to do" any \
