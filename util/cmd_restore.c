@@ -68,6 +68,16 @@ static int report_on(const APP *app, const restore_options *o, tpks_result resul
     return would_help(o, report->found) ? EX_OK : exit_code_of(report->found);
 }
 
+/* Reads records only: the password is not tried a second time. */
+static void say_what_stays_lost(APP *app)
+{
+    tpks_options options = app_options(app, TPKS_LOAD);
+
+    if (tpks_open(&options, &app->ks) == TPKS_OK)
+        app_say_in_token(app, "a restore does not bring back what the lost token had; \"" PROGRAM
+                              " verify\" says which are gone");
+}
+
 static int restore(APP *app, const restore_options *o)
 {
     AUTO(secret) TPKS_SECRET *password = NULL;
@@ -87,9 +97,8 @@ static int restore(APP *app, const restore_options *o)
     DO(report_on(app, o, result, &report));
     if (report.upgraded)
         say_upgraded();
-    if (report.restored && app_open(app, TPKS_LOAD) == EX_OK)
-        app_say_in_token(app, "a restore does not bring back what the lost token had; \"" PROGRAM
-                              " verify\" says which are gone");
+    if (report.restored)
+        say_what_stays_lost(app);
     if (o->token != NULL && report.restored)
         say("now let the configuration say: token = %s", o->token);
     return EX_OK;
