@@ -448,12 +448,40 @@ static tpks_result set_session_up(tpks_db *db)
     return db->mode == TPKS_DB_CREATE ? check_creator(db, result) : TPKS_OK;
 }
 
+/*
+ * libpq loads the client key of sslkey= while it connects. Were that key in a keystore on a
+ * PostgreSQL server, to connect would mean to connect first, and so on.
+ */
+static _Thread_local bool connecting;
+
+static void stop_connecting(const bool *mine)
+{
+    if (*mine)
+        connecting = false;
+}
+#define CONNECTING __attribute__((cleanup(stop_connecting))) bool
+
+static tpks_result enter(const tpks_db *db, bool *mine)
+{
+    if (connecting)
+        return pg_host->fail(
+            TPKS_BAD_CONFIG,
+            "postgresql:%s: the client key of a connection to PostgreSQL (sslkey=) "
+            "cannot itself lie in a keystore in PostgreSQL: use a key file, or a "
+            "keystore in SQLite for it",
+            db->location);
+    connecting = *mine = true;
+    return TPKS_OK;
+}
+
 tpks_result pg_connect(tpks_db *db)
 {
+    CONNECTING mine = false;
     AUTO_OPTIONS given = NULL;
     AUTO_OPTIONS resolved = NULL;
     words w = {.count = 0};
 
+    TRY(enter(db, &mine));
     TRY(parse(db, &given));
     for (const PQconninfoOption *o = given; o->keyword != NULL; o++)
         if (o->val != NULL)
@@ -469,6 +497,9 @@ tpks_result pg_connect(tpks_db *db)
 
 tpks_result pg_reconnect(tpks_db *db)
 {
+    CONNECTING mine = false;
+
+    TRY(enter(db, &mine));
     /* What was made there is looked at again as any other database. */
     if (db->mode == TPKS_DB_CREATE)
         db->mode = TPKS_DB_WRITE;

@@ -46,7 +46,7 @@ static const cause causes[] = {
      "this server only reads, as a standby does: let `store` name the primary server, or all of "
      "them with target_session_attrs=read-write; nothing was changed"},
     {"42501", TPKS_NOT_PERMITTED,
-     "grant this role what it needs (see PostgreSQL in trustpoint-keystore(1) and "
+     "grant this role what it needs (see trustpoint-keystore(1) and "
      "postgresql-roles.sql), or use another role"},
     {"23505", TPKS_EXISTS, "there is such an entry already"},
     {"42P07", TPKS_EXISTS, "there is such a table already"},

@@ -427,6 +427,7 @@ ok "they do not all lie in memory" test "$LARGE" -lt $((SMALL + 4000))
 keystore_sql "DELETE FROM tpks_record WHERE name LIKE 'zz%'"
 
 echo "-- a standby, and TLS"
+sql postgres "CREATE ROLE certified LOGIN IN ROLE tpks_reader"
 stop_postgresql
 new_ca
 plain_key server
@@ -441,10 +442,12 @@ port = $PORT
 ssl = on
 ssl_cert_file = '$WORK/server.pem'
 ssl_key_file = 'server.key'
+ssl_ca_file = '$WORK/ca.pem'
 END
 sed -i '/^host/d' "$PG_DIR/data/pg_hba.conf"
 cat >>"$PG_DIR/data/pg_hba.conf" <<END
 hostssl keystore secretive 127.0.0.1/32 scram-sha-256
+hostssl keystore certified 127.0.0.1/32 cert
 END
 start_postgresql
 start "$WORK/standby.log" setpriv --reuid postgres --regid "$(id -g postgres)" --clear-groups \
@@ -479,6 +482,31 @@ at "$TCP sslmode=verify-full sslrootcert=$WORK/ca.pem" list >>"$OUT" 2>&1
 cp "$PRIVATE/at.cnf" "$READER"
 ok "the provider loads over TLS" plain env TRUSTPOINT_KEYSTORE_CONF="$READER" \
     OPENSSL_CONF="$PRIVATE/reader-openssl.cnf" openssl pkey -in trustpoint://web -noout
+
+# The client key of the connection in a keystore, too: in SQLite that works, in itself it cannot.
+plain_key certified
+certified() {
+    printf '[keystore]\nstore = postgresql:%s\ntoken = %s\nstate = %s\n%s\nstore = sqlite:%s\nstate = %s\n' \
+        "host=localhost hostaddr=127.0.0.1 port=$PORT dbname=keystore user=certified sslmode=verify-full sslrootcert=$WORK/ca.pem sslcert=$WORK/certified.pem sslkey=$1" \
+        "$TOKEN_URI" "$PRIVATE/state" "[keystore_local]" "$PRIVATE/local.db" "$PRIVATE/local" >"$READER"
+}
+load_certified() {
+    plain env TRUSTPOINT_KEYSTORE_CONF="$READER" OPENSSL_CONF="$PRIVATE/reader-openssl.cnf" \
+        timeout 60 openssl pkey -in trustpoint://web -noout
+}
+mkdir -m 0700 "$PRIVATE/local"
+certified "$PRIVATE/certified.key"
+ok "a client certificate" load_certified
+for command in "init --software --no-recovery" "import client $PRIVATE/certified.key" \
+    "stub client --out $PRIVATE/client.stub"; do
+    # shellcheck disable=SC2086
+    ok "client key: $command" "$KEYSTORE_COMMAND" --config "$READER" --keystore local $command
+done
+chmod 0600 "$PRIVATE/client.stub" "$WORK/web.stub" # as libpq wants a key file to be
+certified "$PRIVATE/client.stub"
+ok "a client key from a keystore in SQLite" load_certified
+certified "$WORK/web.stub"
+fails "a client key from the same keystore" 1 "could not load private key file" load_certified
 stop_postgresql TERM
 
 echo "-- slots.sh and restore.sh on this engine"
