@@ -147,7 +147,16 @@ TPKS_RECORD *source_find(const SOURCE *source, const tpks_selector *selector)
 static const KEY_TYPE *record_type(const SOURCE *source, const TPKS_RECORD *record)
 {
     const KEY_TYPE *type = key_type_find(tpks_record_key_type(record));
+    size_t size = 0;
 
+    tpks_record_spki(record, &size);
+    if (size == 0) {
+        RAISE(source->context, TPKS_UNSUPPORTED,
+              "%s: it has no certificate yet, and so no public key is known to go with the "
+              "private one: wait for the certificate, or export the key",
+              tpks_record_name(record));
+        return NULL;
+    }
     if (type == NULL)
         RAISE(source->context, TPKS_UNSUPPORTED,
               "%s: keys of type %s cannot be used through this version of the provider",

@@ -186,6 +186,20 @@ static bool has_serial(const CK_TOKEN_INFO *info)
     return false;
 }
 
+static tpks_result fail_no_token(const struct hsm_connection *connection)
+{
+    const CK_TOKEN_INFO *wanted = p11_kit_uri_get_token_info(connection->uri.parsed);
+    char label[sizeof(wanted->label) + 1];
+
+    copy_padded(label, wanted->label, sizeof(wanted->label));
+    return fail(TPKS_TOKEN_MISSING,
+                "HSM token%s%s%s of %s: the module works, but shows no initialised token that "
+                "matches: check the directive `token`, that the token is plugged in and that "
+                "this user may read it; nothing was restored or changed",
+                *label != '\0' ? " \"" : "", label, *label != '\0' ? "\"" : "",
+                connection->module->file);
+}
+
 static tpks_result find_token(struct hsm_connection *connection, struct attempt *attempt)
 {
     struct hsm_module *module = connection->module;
@@ -198,11 +212,7 @@ static tpks_result find_token(struct hsm_connection *connection, struct attempt 
     if (rv != CKR_OK)
         return fail_ckr(ckr_result(rv), connection, "initialising the module", rv);
     if (matches == 0)
-        return fail(TPKS_TOKEN_MISSING,
-                    "HSM token of %s: the module works, but shows no initialised token that "
-                    "matches: check the directive `token`, that the token is plugged in and that "
-                    "this user may read it; nothing was restored or changed",
-                    module->file);
+        return fail_no_token(connection);
     if (matches > 1)
         return fail(TPKS_BAD_CONFIG,
                     "HSM token of %s: %u tokens match the directive `token`: add serial=",

@@ -321,7 +321,8 @@ typedef struct tpks_record TPKS_RECORD;
 TPKS_API TPKS_CHECK tpks_result tpks_find(TPKS *ks, const tpks_selector *selector,
                                           TPKS_RECORD **out);
 /*
- * Calls `each` with every record that matches (NULL: all), ordered by name, as they are read; the
+ * Calls `each` with every record that matches (NULL: all) as they are read, ordered by name (in a
+ * database of Trustpoint: credentials by their number, then keys that no credential has); the
  * record is freed after the call. A result other than TPKS_OK ends the walk and is returned.
  */
 typedef tpks_result tpks_each_fn(void *arg, const TPKS_RECORD *record);

@@ -146,6 +146,7 @@ static tpks_result unwrap_trying(OSSL_LIB_CTX *libctx, const head *h, hsm_wrappe
     }
     if (foreign == TPKS_OK)
         return result;
+    TRY(hsm_find_kek_by_label(hsm, wrapped->label)); /* two of them are another matter */
     return fail(foreign,
                 "HSM token \"%s\": its key \"%.100s\" does not unwrap Trustpoint's DEK: one of "
                 "them was replaced or damaged: restore it",

@@ -21,8 +21,8 @@
 #define NAME_MAX_BYTES 255
 #define SHA1_SIZE 20
 #define SHA256_SIZE 32
-#define SERIAL_MAX 32 /* RFC 5280 allows 20 bytes; some authorities go beyond */
-#define VALUE_MAX 256
+#define SERIAL_MAX 32  /* RFC 5280 allows 20 bytes; some authorities go beyond */
+#define VALUE_MAX 1024 /* Django counts characters: 255 of them, four bytes each */
 #define TEXTS 8
 #define DIGITS_AND_LETTERS "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 #define DIGITS "0123456789"
