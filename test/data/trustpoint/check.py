@@ -92,6 +92,13 @@ def read_database(where):
     return {"sqlite": read_sqlite, "postgresql": read_postgresql}[engine](rest)
 
 
+def same(stored, value):
+    """A UUID is text without dashes in SQLite, and with them from PostgreSQL."""
+    if isinstance(stored, str) and isinstance(value, str):
+        return stored.replace("-", "") == value.replace("-", "")
+    return stored == value
+
+
 def blob(value):
     return None if value is None else bytes.fromhex(value[2:])
 
@@ -135,7 +142,7 @@ class Trustpoint:
 
     def by(self, table, **values):
         return [row for row in self.tables.get(table, ())
-                if all(row[name] == value for name, value in values.items())]
+                if all(same(row[name], value) for name, value in values.items())]
 
     def is_plain(self):
         return self.generation == 0 or (

@@ -2,6 +2,7 @@
 """generate.py - makes variants of the sample databases
 
     generate.py OUT [--from SAMPLE] [--seed N] [options, in any combination]
+    generate.py --batch FILE        many, one command line in each line
 
 OUT becomes a folder like the samples: db.sqlite3, postgres.sql, tokens/, the PINs, expected.json,
 and besides softhsm2.conf. What the options changed stands in expected.json as well. The same seed
@@ -16,9 +17,11 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import sqlite3
 import sys
+import traceback
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -669,12 +672,12 @@ def apply_odd_names(fixture):
         if table not in fixture.tables:
             continue
         new = ODD_NAMES["cn" if name == "issued_cn" else name]
-        entries = [c for c in fixture.expected["credentials"]
-                   if name in c["names"] and kind in (None, c["kind"])]
-        fixture.run(f'UPDATE "{table}" SET "{column}" = ? WHERE "{column}" = ?', new,
-                    entries[0]["names"][name])
-        for entry in entries:
-            entry["names"][name] = new
+        old = next(c["names"][name] for c in fixture.expected["credentials"]
+                   if name in c["names"] and kind in (None, c["kind"]))
+        fixture.run(f'UPDATE "{table}" SET "{column}" = ? WHERE "{column}" = ?', new, old)
+        for entry in fixture.expected["credentials"]:
+            if entry["names"].get(name) == old:
+                entry["names"][name] = new
     # Two pairs of device and name that read alike once they are joined by a slash; and one that
     # is longer than any name may be.
     for device, common_name in (("press", "line/1"), ("press/line", "1"), ("ö" * 100, "ü" * 250)):
@@ -791,17 +794,19 @@ def apply_plaintext(fixture, kind):
 
 
 def apply_release_0_3(fixture):
-    """Trustpoint 0.3: what 0.4 has without HSM and encryption."""
-    for entry in [c for c in fixture.expected["credentials"] if c["key_location"] == "hsm"]:
+    """Trustpoint 0.3: what 0.4 has without HSM, encryption and DevOwnerIDs."""
+    for entry in [c for c in fixture.expected["credentials"]
+                  if c["key_location"] == "hsm" or "owner" in c["names"]]:
         number = entry["credential_id"]
-        for table in (fixture.ca_table, "signer_signermodel", "pki_primarycredentialcertificate",
-                      "pki_certificatechainordermodel"):
+        for table in (fixture.ca_table, "signer_signermodel", "pki_ownercredentialmodel",
+                      "pki_primarycredentialcertificate", "pki_certificatechainordermodel"):
             fixture.run(f'DELETE FROM "{table}" WHERE credential_id = ?', number)
         fixture.run("DELETE FROM pki_credentialmodel WHERE id = ?", number)
         fixture.expected["credentials"].remove(entry)
     apply_plaintext(fixture, "all")
     fixture.run("ALTER TABLE pki_credentialmodel DROP COLUMN pkcs11_private_key_id")
-    for table in ("management_keystorageconfig", "management_pkcs11token", "pki_pkcs11key"):
+    for table in ("management_keystorageconfig", "management_pkcs11token", "pki_pkcs11key",
+                  "pki_ownercredentialmodel"):
         fixture.run(f'DROP TABLE "{table}"')
     fixture.run("UPDATE management_appversion SET version = '0.3.0'")
     shutil.rmtree(os.path.join(fixture.out, "tokens"))
@@ -875,7 +880,7 @@ def index_foreign_keys(fixture):
 
 # ---- command line ---------------------------------------------------------------------------
 
-def parse_arguments():
+def parse_arguments(words):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out")
@@ -903,11 +908,35 @@ def parse_arguments():
     parser.add_argument("--plaintext", metavar="KIND", help="a kind of expected.json, or all")
     parser.add_argument("--many", type=int, metavar="N")
     parser.add_argument("--no-postgres", action="store_true")
-    return parser.parse_args()
+    return parser.parse_args(words)
+
+
+def batch(path):
+    """A process for each, since one process has one folder of tokens."""
+    with open(path, encoding="utf-8") as file:
+        lines = file.read().splitlines()
+    for line in lines:
+        child = os.fork()
+        if child == 0:
+            try:
+                generate(shlex.split(line))
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        if os.waitpid(child, 0)[1] != 0:
+            raise SystemExit(f"failed: {line}")
 
 
 def main():
-    args = parse_arguments()
+    if sys.argv[1:2] == ["--batch"]:
+        batch(sys.argv[2])
+    else:
+        generate(sys.argv[1:])
+
+
+def generate(words):
+    args = parse_arguments(words)
     if args.release:
         args.sample = "legacy-0.4"
     fixture = Fixture(args.sample, args.out, args.seed)
@@ -931,4 +960,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
