@@ -226,7 +226,7 @@ static int sign_rsa(const TASK *task, const SCHEME *scheme)
 /* ---- ECDSA -------------------------------------------------------------------------------------
  */
 
-/* r and s as PKCS#11 has them to DER (RFC 3279, 2.2.3). */
+/* r and s as PKCS#11 has them to DER (RFC 3279, 2.2.3), for which there is room. */
 static int encode(const TASK *task, const unsigned char *pair, size_t size)
 {
     __attribute__((cleanup(ecdsa_sig_free))) ECDSA_SIG *signature = ECDSA_SIG_new();
@@ -240,10 +240,10 @@ static int encode(const TASK *task, const unsigned char *pair, size_t size)
         BN_free(s);
         return 0;
     }
-    length = i2d_ECDSA_SIG(signature, NULL);
-    if (length <= 0 || (size_t)length > task->room)
+    length = i2d_ECDSA_SIG(signature, &at);
+    if (length <= 0)
         return 0;
-    *task->size = (size_t)i2d_ECDSA_SIG(signature, &at);
+    *task->size = (size_t)length;
     return 1;
 }
 
@@ -260,7 +260,8 @@ static int sign_ecdsa(const TASK *task, const SCHEME *scheme)
     if (task->room < key_signature_size(task->key) ||
         (scheme->digest_size != 0 && task->in_size != scheme->digest_size))
         return TOKEN_UNFIT;
-    return by_token(task->key, &op, task->in, in_size, pair, &size) && encode(task, pair, size);
+    return by_token(task->key, &op, task->in, in_size, pair, &size) && size == 2 * order &&
+           encode(task, pair, size);
 }
 
 int token_sign(const KEY *key, const PASSTHROUGH *algorithm, void *inner, unsigned char *out,
