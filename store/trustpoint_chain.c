@@ -4,17 +4,28 @@
 #include "error.h"
 #include "trustpoint.h"
 
-/* How well a certificate fits as the issuer of another; 0: not at all. */
+/* How well a certificate fits as the issuer of another, by names and key identifiers; 0: not at
+ * all. */
 static int fitness(X509 *issuer, X509 *subject)
 {
     if (X509_NAME_cmp(X509_get_issuer_name(subject), X509_get_subject_name(issuer)) != 0)
         return 0;
-    if (X509_check_issued(issuer, subject) != X509_V_OK)
-        return 1;
-    /* The names and key identifiers say so. Trustpoint's older releases sign wrongly in an HSM, so
-       that a signature which does not verify only makes a second choice. */
+    return X509_check_issued(issuer, subject) == X509_V_OK ? 2 : 1;
+}
+
+static bool has_signed(X509 *issuer, X509 *subject)
+{
     EVP_PKEY *key = X509_get0_pubkey(issuer);
-    return key != NULL && X509_verify(subject, key) == 1 ? 3 : 2;
+
+    return key != NULL && X509_verify(subject, key) == 1;
+}
+
+/* Only between two that fit alike: it is slow, and Trustpoint's older releases sign wrongly in an
+ * HSM, so that a signature which does not verify says little. */
+static bool fits_better(X509 *cert, int fits, X509 *best, int best_fitness, X509 *subject)
+{
+    return fits > best_fitness || (fits > 0 && fits == best_fitness && !has_signed(best, subject) &&
+                                   has_signed(cert, subject));
 }
 
 static bool is_used(const STACK_OF(X509) * chain, const X509 *cert)
@@ -34,7 +45,8 @@ static X509 *find_issuer(X509 *subject, const X509 *leaf, const STACK_OF(X509) *
     for (int i = 0; i < sk_X509_num(given); i++) {
         X509 *cert = sk_X509_value(given, i);
         int fits = fitness(cert, subject);
-        if (fits <= best_fitness || X509_cmp(cert, leaf) == 0 || is_used(chain, cert))
+        if (fits == 0 || X509_cmp(cert, leaf) == 0 || is_used(chain, cert) ||
+            !fits_better(cert, fits, best, best_fitness, subject))
             continue;
         best = cert;
         best_fitness = fits;
