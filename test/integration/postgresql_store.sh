@@ -404,6 +404,13 @@ for sample in legacy-0.4 legacy-0.5 current-0.6; do
     same "$sample: it lists what is in SQLite" "$(of "$sample" sqlite list)" "$(of "$sample" reader list)"
     fails "$sample: nothing is written" any "" of "$sample" restorer generate new
 done
+trustpoint legacy-0.5-kek-lost
+(umask 077 && echo "correct horse battery staple" >"$PRIVATE/trustpoint.password")
+fails "KEK lost: a reader cannot restore" 77 "management_pkcs11token" of legacy-0.5-kek-lost reader \
+    restore --password-file "$PRIVATE/trustpoint.password"
+ok "KEK lost: a restorer restores" of legacy-0.5-kek-lost restorer restore --password-file \
+    "$PRIVATE/trustpoint.password"
+ok "KEK restored: the reader loads" of legacy-0.5-kek-lost reader verify
 
 echo "-- long lists"
 many() {
