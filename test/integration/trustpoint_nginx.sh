@@ -224,10 +224,11 @@ done
 
 # ---- in PostgreSQL, as a role that can read those tables only -------------------------------------
 
-# sql_block NUMBER: a block of SQL of the page.
-sql_block() {
-    awk -v wanted="$1" '/^```sql$/ {n++; inside = 1; next} /^```$/ {inside = 0} inside && n == wanted' "$PAGE"
+# as_owner FILE: SQL of the page, or of the file that it names, by a superuser.
+as_owner() {
+    psql -XAtq -v ON_ERROR_STOP=1 -v schema=public -h "$PG_DIR" -U postgres -d keystore -f "$1"
 }
+awk '/^```sql$/ {inside = 1; next} /^```$/ {inside = 0} inside' "$PAGE" >"$PRIVATE/page.sql"
 
 new_postgresql
 for sample in legacy-0.5 current-0.6; do
@@ -239,12 +240,8 @@ for sample in legacy-0.5 current-0.6; do
         sql postgres 'DROP ROLE IF EXISTS trustpoint_tls'
         psql -XAtq -v ON_ERROR_STOP=1 -h "$PG_DIR" -U keeper -d keystore -f "$SAMPLE/postgres.sql"
     } >>"$OUT" 2>&1
-    [ "$sample" = legacy-0.5 ] && generation=3 || generation=4
-    for number in 1 2 "$generation"; do
-        ok "$sample: the page's SQL, block $number" \
-            psql -XAtq -v ON_ERROR_STOP=1 -h "$PG_DIR" -d keystore \
-            -U "$([ "$number" = 1 ] && echo postgres || echo keeper)" -c "$(sql_block "$number")"
-    done
+    ok "$sample: postgresql-roles.sql" as_owner "$ROOT/store/postgresql-roles.sql"
+    ok "$sample: the page's SQL" as_owner "$PRIVATE/page.sql"
     store="postgresql:host=$PG_DIR dbname=keystore user=trustpoint_tls"
     printf '[keystore]\nstore = %s\ntoken = %s\nstate = %s/state\n' "$store" "$TOKEN_URI" "$SAMPLE" \
         >"$SAMPLE/keystore.cnf"
