@@ -154,6 +154,9 @@ bool trustpoint_field_is_plain(const char *text);
 TPKS_CHECK tpks_result trustpoint_field_open_1(DEK *dek, const char *text, TPKS_SECRET **plain);
 /* 0.6: "tpsec:v1:" before that, additional data, no padding. TPKS_TAMPERED. */
 TPKS_CHECK tpks_result trustpoint_field_open_2(DEK *dek, const char *text, TPKS_SECRET **plain);
+/* For readers of PEM (PEM_read_bio_X509(3)): a database must not make us ask for a password, which
+ * libcrypto does at the terminal for whatever calls itself encrypted. */
+int trustpoint_no_password(char *out, int size, int writing, void *arg);
 /* The DER within "-----BEGIN PRIVATE KEY-----". TPKS_TAMPERED. */
 TPKS_CHECK tpks_result trustpoint_pem_to_pkcs8(const void *pem, size_t size, TPKS_SECRET **pkcs8);
 /* The DER within base64. TPKS_TAMPERED. */

@@ -145,6 +145,15 @@ static void free_bio(BIO **bio)
     BIO_free(*bio);
 }
 
+int trustpoint_no_password(char *out, int size, int writing, void *arg)
+{
+    (void)out;
+    (void)size;
+    (void)writing;
+    (void)arg;
+    return -1;
+}
+
 tpks_result trustpoint_pem_to_pkcs8(const void *pem, size_t size, TPKS_SECRET **pkcs8)
 {
     CRYPTO_SCOPE;
@@ -155,7 +164,8 @@ tpks_result trustpoint_pem_to_pkcs8(const void *pem, size_t size, TPKS_SECRET **
 
     if (bio == NULL)
         return fail_memory();
-    if (PEM_bytes_read_bio_secmem(&der, &der_size, NULL, PEM_STRING_PKCS8INF, bio, NULL, NULL) != 1)
+    if (PEM_bytes_read_bio_secmem(&der, &der_size, NULL, PEM_STRING_PKCS8INF, bio,
+                                  trustpoint_no_password, NULL) != 1)
         return fail(TPKS_TAMPERED, "the stored private key is not a PKCS#8 key in PEM: restore the "
                                    "database from a backup");
     *pkcs8 = tpks_secret_copy(der, (size_t)der_size);

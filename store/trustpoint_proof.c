@@ -8,12 +8,14 @@
 #include "secret.h"
 #include "trustpoint.h"
 
-/* A few: one that was damaged must not hide a DEK that opens all others. */
+/* A few: one that was damaged must not hide a DEK that opens all others. Keys in the clear, which
+ * an upgrade from 0.3 leaves, prove nothing. */
 #define ACTIVE_FIELD                                                                               \
     "SELECT c.private_key FROM pki_activetrustpointtlsservercredentialmodel a"                     \
     " JOIN pki_credentialmodel c ON c.id = a.credential_id WHERE a.id = 1"
 #define SOME_FIELDS                                                                                \
-    "SELECT private_key FROM pki_credentialmodel WHERE private_key <> '' ORDER BY id LIMIT 32"
+    "SELECT private_key FROM pki_credentialmodel WHERE private_key <> ''"                          \
+    " AND private_key NOT LIKE '-----BEGIN %' ORDER BY id LIMIT 32"
 #define SOME_IMPORTS                                                                               \
     "SELECT encrypted_private_key_pkcs8_der_b64 FROM"                                              \
     " crypto_managed_key_protected_import_binding ORDER BY managed_key_id LIMIT 32"

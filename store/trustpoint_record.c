@@ -143,7 +143,8 @@ static X509 *parse_pem(OSSL_LIB_CTX *libctx, const char *pem)
 {
     BIO *bio = BIO_new_mem_buf(pem, -1);
     X509 *cert = X509_new_ex(libctx, NULL);
-    bool parsed = bio != NULL && cert != NULL && PEM_read_bio_X509(bio, &cert, NULL, NULL) != NULL;
+    bool parsed = bio != NULL && cert != NULL &&
+                  PEM_read_bio_X509(bio, &cert, trustpoint_no_password, NULL) != NULL;
 
     BIO_free(bio);
     if (parsed)

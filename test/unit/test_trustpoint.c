@@ -9,7 +9,11 @@
 
 #include "unit.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <openssl/evp.h>
+#include <openssl/pem.h>
 #include <openssl/pkcs12.h>
 #include <openssl/x509v3.h>
 #include <sqlite3.h>
@@ -186,6 +190,45 @@ START_TEST(a_database_without_dek_opens_no_field)
                               dek, "UFFSU1RVVldYWVpbmnqsjco+lCSmZcAW3zge7/pCWhiLUA==", &plain));
     expect_text("in the clear");
     dek_free(dek);
+}
+END_TEST
+
+/* In a process without a terminal libcrypto asks at standard input, where "secret" is the answer.
+ * What was read of it becomes the exit code. */
+static int open_where_answers_are(const char *pem, size_t size)
+{
+    TPKS_SECRET *pkcs8 = NULL;
+    char line[16];
+
+    if (setsid() < 0 ||
+        freopen(write_file("answer", "secret\n", strlen("secret\n"), 0600), "r", stdin) == NULL)
+        return 2;
+    if (trustpoint_pem_to_pkcs8(pem, size, &pkcs8) != TPKS_TAMPERED)
+        return 1;
+    return fgets(line, sizeof(line), stdin) == NULL;
+}
+
+START_TEST(nobody_is_asked_for_the_password_of_a_key)
+{
+    BIO *bio = BIO_new(BIO_s_mem());
+    EVP_PKEY *key = EVP_EC_gen("P-256");
+    PKCS8_PRIV_KEY_INFO *info = EVP_PKEY2PKCS8(key);
+    unsigned char password[] = "secret";
+    char *text = NULL;
+    int status = 0;
+
+    ck_assert_int_eq(PEM_ASN1_write_bio((i2d_of_void *)i2d_PKCS8_PRIV_KEY_INFO, "PRIVATE KEY", bio,
+                                        info, EVP_aes_128_cbc(), password, 6, NULL, NULL),
+                     1);
+    long size = BIO_get_mem_data(bio, &text);
+    pid_t child = fork();
+    if (child == 0)
+        _exit(open_where_answers_are(text, (size_t)size));
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_int_eq(status, 0);
+    PKCS8_PRIV_KEY_INFO_free(info);
+    EVP_PKEY_free(key);
+    BIO_free(bio);
 }
 END_TEST
 
@@ -723,6 +766,22 @@ START_TEST(a_dek_is_proven_before_it_is_used)
 }
 END_TEST
 
+/* 0.3 had its keys in the clear, and an upgrade leaves them so. */
+START_TEST(keys_in_the_clear_prove_nothing)
+{
+    use_sample("current-0.6-software");
+    sql("DELETE FROM pki_activetrustpointtlsservercredentialmodel;"
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40)"
+        " INSERT INTO pki_credentialmodel (id, credential_type, private_key, created_at)"
+        " SELECT -i, 3, '-----BEGIN PRIVATE KEY-----', '2024-01-01 00:00:00' FROM n;"
+        "UPDATE app_secret_software_config SET raw_dek = zeroblob(32);"
+        "DELETE FROM crypto_managed_key_protected_import_binding");
+    TPKS *ks = open_sample();
+    expect(TPKS_TAMPERED, tpks_unlock(ks));
+    tpks_close(ks);
+}
+END_TEST
+
 START_TEST(values_of_another_format)
 {
     use_sample("current-0.6-software");
@@ -1075,6 +1134,7 @@ static void add_fields(Suite *suite)
     tcase_add_test(fields, vector_of_field_format_2);
     tcase_add_test(fields, damaged_fields);
     tcase_add_test(fields, a_database_without_dek_opens_no_field);
+    tcase_add_test(fields, nobody_is_asked_for_the_password_of_a_key);
     tcase_add_test(fields, what_is_no_key);
     tcase_add_test(fields, managed_keys_open_with_their_password);
     tcase_add_test(fields, where_a_password_comes_from);
@@ -1097,6 +1157,7 @@ int main(void)
     tcase_add_test(databases, the_backup_password_opens_the_keys);
     tcase_add_test(databases, a_damaged_envelope);
     tcase_add_test(databases, a_dek_is_proven_before_it_is_used);
+    tcase_add_test(databases, keys_in_the_clear_prove_nothing);
     tcase_add_test(databases, values_of_another_format);
     tcase_add_test(databases, damaged_certificates);
     tcase_add_test(databases, every_way_to_a_record);
