@@ -9,6 +9,7 @@
  * instructions bench pem CONF FILE COUNT                     decodes a PEM private key COUNT times
  *   bench spki CONF FILE COUNT                    decodes the public key of a certificate
  *   bench many CONF PATTERN COUNT                 loads COUNT keys (%d in PATTERN); microseconds
+ *   bench load CONF KEY COUNT                     loads one key COUNT times, to count instructions
  *   bench memory CONF KEY                         KiB private dirty and RSS with one key loaded
  *   bench peak COMMAND...                         KiB that COMMAND needed at most
  *   bench pair WHAT CONF KEY CONF KEY [CERT]      time of the first / time of the second, WHAT is
@@ -455,6 +456,15 @@ static int load_many(char **argv)
     return 0;
 }
 
+static int load_again(char **argv)
+{
+    OSSL_LIB_CTX *libctx = new_libctx(argv[0]);
+
+    for (int i = atoi(argv[2]); i > 0; i--)
+        EVP_PKEY_free(load_key(libctx, argv[1]));
+    return 0;
+}
+
 static int memory(char **argv)
 {
     EVP_PKEY *key = load_key(new_libctx(argv[0]), argv[1]);
@@ -520,6 +530,8 @@ int main(int argc, char **argv)
         return decode_spki(rest);
     if (strcmp(what, "many") == 0)
         return load_many(rest);
+    if (strcmp(what, "load") == 0)
+        return load_again(rest);
     need(0, "usage");
     return 1;
 }
