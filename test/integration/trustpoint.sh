@@ -19,7 +19,8 @@ build_helper trustpoint_load
 
 # ---- databases ----------------------------------------------------------------------------------
 
-# use FOLDER sqlite|postgresql [DIRECTIVE...]: a copy of that sample or variant is the keystore.
+# use FOLDER sqlite|postgresql [DIRECTIVE...]: a copy of that sample or variant is the keystore. The
+# token's session is kept with one engine and opened for every load with the other.
 use() {
     local folder=$1
     ENGINE=$2
@@ -36,7 +37,10 @@ use() {
     if grep -q '"storage_type": "software"' "$EXPECTED"; then TOKEN_URI=; fi
     case $ENGINE in
     sqlite) cp "$folder/db.sqlite3" "$PRIVATE/keystore.db" ;;
-    postgresql) load_tables "$folder/postgres.sql" ;;
+    postgresql)
+        load_tables "$folder/postgres.sql"
+        set -- 'hsm-session = process' "$@"
+        ;;
     esac
     chmod -R go= "$PRIVATE/tokens" "$PIN_FILE"
     write_keystore_cnf "$@"
