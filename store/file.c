@@ -117,3 +117,35 @@ tpks_result folder_make(const char *path, mode_t mode)
         return chmod(path, mode) == 0 ? TPKS_OK : fail_file("set the mode of", path);
     return errno == EEXIST ? TPKS_OK : fail_file("make the folder", path);
 }
+
+/* In a sticky folder others can't touch what is not theirs. */
+static bool only_we_write(const char *path)
+{
+    struct stat info;
+
+    if (stat(path, &info) != 0 || (info.st_uid != 0 && info.st_uid != geteuid()))
+        return false;
+    return (info.st_mode & (S_IWGRP | S_IWOTH)) == 0 ||
+           (S_ISDIR(info.st_mode) && (info.st_mode & S_ISVTX) != 0);
+}
+
+/* From the file up to the root; `path` is cut on the way. */
+static bool only_we_write_up(char *path)
+{
+    for (char *slash = strrchr(path, '/'); slash != NULL; slash = strrchr(path, '/')) {
+        if (!only_we_write(path))
+            return false;
+        *slash = '\0';
+    }
+    return only_we_write("/");
+}
+
+char *file_of_ours(const char *path)
+{
+    char real[PATH_SIZE], cut[PATH_SIZE];
+
+    if (realpath(path, real) == NULL)
+        return NULL;
+    memcpy(cut, real, sizeof(cut));
+    return only_we_write_up(cut) ? OPENSSL_strdup(real) : NULL;
+}

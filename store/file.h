@@ -18,6 +18,11 @@ void hex_text(const unsigned char *data, size_t size, char *out);
  * (temporary file, fsync, rename, fsync of the folder).
  */
 TPKS_CHECK tpks_result file_replace(const char *path, mode_t mode, const void *data, size_t size);
+/*
+ * The file that `path` comes to, without symbolic links; NULL: it is not there, or others than root
+ * and this process's user can change it or put another one in its place. OPENSSL_free() it.
+ */
+char *file_of_ours(const char *path);
 /* Makes a folder and its parents when missing; `mode` for the last one. */
 TPKS_CHECK tpks_result folder_make(const char *path, mode_t mode);
 

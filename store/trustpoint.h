@@ -194,7 +194,8 @@ TPKS_CHECK tpks_result trustpoint_add_slot(OSSL_LIB_CTX *libctx, head *h, slot_k
                                            const char *label, slot_row **slot);
 TPKS_CHECK tpks_result trustpoint_add_wrap(head *h, const slot_row *slot, wrap_algorithm algorithm,
                                            const unsigned char *data, size_t size);
-/* Where the database says that token and PIN are: taken only if module and PIN file are here. */
+/* Where the database says that token and PIN are: taken only if module and PIN file are here, and
+ * nobody who can write the database could have written the module. */
 TPKS_CHECK tpks_result trustpoint_set_token(head *h, const char *label, const char *serial,
                                             const char *module, const char *pin_file);
 /* Do both open the DEK in the same ways? */

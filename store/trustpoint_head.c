@@ -79,17 +79,24 @@ tpks_result trustpoint_add_wrap(head *h, const slot_row *slot, wrap_algorithm al
     return bytes_set(&made->wrapped, data, size);
 }
 
+static void free_text(char **text)
+{
+    OPENSSL_free(*text);
+}
+
 tpks_result trustpoint_set_token(head *h, const char *label, const char *serial, const char *module,
                                  const char *pin_file)
 {
     bool has_pin = pin_file != NULL && *pin_file == '/';
     bool has_module = module != NULL && *module == '/';
+    __attribute__((cleanup(free_text))) char *ours = has_module ? file_of_ours(module) : NULL;
     char *uri = NULL;
 
     /* What can't be written as a URI only means that it must be configured. */
-    if (!has_pin || !has_module || hsm_make_uri(label, serial, module, pin_file, &uri) != TPKS_OK)
+    if (!has_pin || !has_module ||
+        hsm_make_uri(label, serial, ours != NULL ? ours : module, pin_file, &uri) != TPKS_OK)
         return TPKS_OK;
-    if (access(module, F_OK) == 0 && access(pin_file, F_OK) == 0)
+    if (ours != NULL && access(pin_file, F_OK) == 0)
         h->token = uri;
     else
         h->token_elsewhere = uri;

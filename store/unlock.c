@@ -19,8 +19,9 @@ tpks_result keystore_hsm_options(const TPKS *ks, bool write, hsm_texts *texts, h
     };
     if (out->token_uri == NULL && ks->head.token_elsewhere != NULL)
         return fail(TPKS_BAD_CONFIG,
-                    "the database of %s names a module or PIN file that is not on this host: set "
-                    "token = %.700s in keystore.cnf, with the paths as they are here",
+                    "the database of %s names a module or PIN file that is not on this host, or a "
+                    "module that others than root can replace: set token = %.700s in keystore.cnf, "
+                    "with the paths as they are here",
                     texts->label, ks->head.token_elsewhere);
     if (out->token_uri == NULL)
         return fail(TPKS_BAD_CONFIG, "the configuration of %s names no `token`", texts->label);

@@ -9,6 +9,7 @@
 
 #include "unit.h"
 
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -782,6 +783,47 @@ START_TEST(keys_in_the_clear_prove_nothing)
 }
 END_TEST
 
+/* Is the token used that the database names? */
+static bool uses_token_of_database(void)
+{
+    TPKS *ks = open_sample();
+    bool uses = ks->head.token != NULL;
+
+    ck_assert(uses == (ks->head.token_elsewhere == NULL));
+    tpks_close(ks);
+    return uses;
+}
+
+START_TEST(the_database_names_no_module_that_others_can_write)
+{
+    char folder[300], module[320], link[320], statement[1200];
+
+    use_sample("current-0.6");
+    snprintf(folder, sizeof(folder), "%s/modules", scratch());
+    ck_assert_int_eq(mkdir(folder, 0700), 0);
+    snprintf(module, sizeof(module), "%s", write_file("modules/module.so", "", 0, 0600));
+    snprintf(link, sizeof(link), "%s/link.so", scratch());
+    ck_assert_int_eq(symlink(module, link), 0);
+    snprintf(statement, sizeof(statement),
+             "UPDATE app_secret_pkcs11_config SET module_path = '%s', auth_source = 'file',"
+             " auth_source_ref = '%s'",
+             link, module);
+    sql(statement);
+    ck_assert(uses_token_of_database());
+    ck_assert_int_eq(chmod(module, 0620), 0);
+    ck_assert(!uses_token_of_database());
+    ck_assert_int_eq(chmod(module, 0600), 0);
+    ck_assert_int_eq(chmod(folder, 0777), 0);
+    ck_assert(!uses_token_of_database());
+    ck_assert_int_eq(chmod(folder, 01777), 0);
+    ck_assert(uses_token_of_database());
+    ck_assert_int_eq(chmod(folder, 0700), 0);
+    ck_assert_int_eq(unlink(module), 0);
+    ck_assert(!uses_token_of_database());
+    ck_assert_int_eq(unlink(link), 0);
+}
+END_TEST
+
 START_TEST(values_of_another_format)
 {
     use_sample("current-0.6-software");
@@ -1158,6 +1200,7 @@ int main(void)
     tcase_add_test(databases, a_damaged_envelope);
     tcase_add_test(databases, a_dek_is_proven_before_it_is_used);
     tcase_add_test(databases, keys_in_the_clear_prove_nothing);
+    tcase_add_test(databases, the_database_names_no_module_that_others_can_write);
     tcase_add_test(databases, values_of_another_format);
     tcase_add_test(databases, damaged_certificates);
     tcase_add_test(databases, every_way_to_a_record);
