@@ -39,6 +39,7 @@ static const char set_up[] =
     " fixed AS (SELECT pg_catalog.set_config('search_path', pg_catalog.quote_ident(name)"
     "  || ', pg_temp', false) AS set, pg_catalog.set_config('row_security', 'off', false),"
     "  pg_catalog.set_config('standard_conforming_strings', 'on', false),"
+    "  pg_catalog.set_config('DateStyle', 'ISO, YMD', false),"
     "  pg_catalog.set_config('TimeZone', 'UTC', false) FROM chosen)"
     " SELECT c.name, current_user::pg_catalog.text, (SELECT pg_catalog.count(set) FROM timeouts)"
     " + (SELECT pg_catalog.count(set) FROM durable) + (SELECT pg_catalog.count(set) FROM fixed),"

@@ -11,6 +11,7 @@
 
 #include "backend_load.h"
 #include "file.h"
+#include "restore_lock.h"
 #include "secret.h"
 
 static void sidecar_path(const TPKS *ks, char path[PATH_SIZE])
@@ -64,9 +65,27 @@ static tpks_result open_existing(const TPKS *ks, const char *path, TPKS **out)
     return TPKS_OK;
 }
 
+static bool is_damaged(tpks_result result)
+{
+    return result == TPKS_NOT_A_KEYSTORE || result == TPKS_UNINITIALIZED || result == TPKS_TAMPERED;
+}
+
+/* What the keystore of such a file would advise is no advice here. */
+static tpks_result explain(tpks_result result, const char *path)
+{
+    if (!is_damaged(result))
+        return fail_in(result, "the passwords and recovery keys beside this database");
+    return fail(result,
+                "%s, which has the passwords and recovery keys beside this database, is damaged: "
+                "bring it back from a backup, or add new ones while the KEK works "
+                "(trustpoint-keystore slot add password), which puts it aside",
+                path);
+}
+
 tpks_result sidecar_get(TPKS *ks, TPKS **out)
 {
     char path[PATH_SIZE];
+    tpks_result result = TPKS_OK;
 
     *out = NULL;
     if (ks->schema->read_only == NULL)
@@ -74,9 +93,9 @@ tpks_result sidecar_get(TPKS *ks, TPKS **out)
     sidecar_path(ks, path);
     /* Who may not even look into the state folder has no business with slots. */
     if (ks->sidecar == NULL && access(path, F_OK) == 0)
-        TRY(open_existing(ks, path, &ks->sidecar));
+        result = open_existing(ks, path, &ks->sidecar);
     *out = ks->sidecar;
-    return TPKS_OK;
+    return result == TPKS_OK ? TPKS_OK : explain(result, path);
 }
 
 /* ---- a new one ---- */
@@ -100,7 +119,6 @@ static tpks_result make(TPKS *ks, const char *path, const TPKS_SECRET *dek)
     OWNED *side = NULL;
 
     snprintf(next, sizeof(next), "%s.new", path);
-    TRY(keystore_make_state_dir(ks));
     unlink(next);
     TRY(new_handle(ks, next, TPKS_DB_CREATE, &side));
     if (chmod(next, 0600) != 0)
@@ -136,18 +154,21 @@ static tpks_result give_dek(TPKS *side, const TPKS_SECRET *dek)
     return TPKS_OK;
 }
 
-/* Its slots open nothing any more, but may open an older copy of the database. */
+/* Its slots open nothing any more, but may open an older copy of the database; and what is damaged
+ * may be mended. */
 static tpks_result put_aside(TPKS *ks, const char *path)
 {
     char old[PATH_SIZE + 8];
 
     snprintf(old, sizeof(old), "%s.old", path);
-    keystore_free(ks->sidecar);
+    if (ks->sidecar != NULL)
+        keystore_free(ks->sidecar);
     ks->sidecar = NULL;
     if (rename(path, old) != 0)
-        return fail(TPKS_NOT_PERMITTED, "%s holds an older DEK and can't be put aside: %s", path,
+        return fail(TPKS_NOT_PERMITTED,
+                    "%s holds an older DEK or is damaged, and can't be put aside: %s", path,
                     strerror(errno));
-    tpks_log(ks, "slots-of-an-older-dek", "", TPKS_OK);
+    tpks_log(ks, "slots-put-aside", "", TPKS_OK);
     return TPKS_OK;
 }
 
@@ -166,22 +187,34 @@ static tpks_result check_current(const TPKS *side, const TPKS_SECRET *dek, bool 
     return result == TPKS_TAMPERED ? TPKS_OK : result;
 }
 
-tpks_result sidecar_for_change(TPKS *ks, TPKS **out)
+/* *side stays NULL when a new one is to be made. */
+static tpks_result get_current(TPKS *ks, const char *path, const TPKS_SECRET *dek, TPKS **side)
 {
     bool current = false;
+    tpks_result result = sidecar_get(ks, side);
+
+    if (result != TPKS_OK && !is_damaged(result))
+        return result;
+    if (*side != NULL)
+        TRY(check_current(*side, dek, &current));
+    if (current || (result == TPKS_OK && *side == NULL))
+        return TPKS_OK;
+    *side = NULL;
+    return put_aside(ks, path);
+}
+
+tpks_result sidecar_for_change(TPKS *ks, TPKS **out)
+{
     char path[PATH_SIZE];
+    RESTORE_LOCK lock = -1; /* nobody puts aside, or replaces, what another process makes now */
     SECRET *dek = NULL;
     TPKS *side = NULL;
 
     sidecar_path(ks, path);
     TRY(keystore_dek_copy(ks, &dek));
-    TRY(sidecar_get(ks, &side));
-    if (side != NULL)
-        TRY(check_current(side, dek, &current));
-    if (side != NULL && !current) {
-        TRY(put_aside(ks, path));
-        side = NULL;
-    }
+    TRY(keystore_make_state_dir(ks));
+    TRY(restore_lock_take(ks, TPKS_RESTORE_WAIT, &lock));
+    TRY(get_current(ks, path, dek, &side));
     if (side == NULL) {
         TRY(make(ks, path, dek));
         TRY(sidecar_get(ks, &side));
@@ -191,6 +224,17 @@ tpks_result sidecar_for_change(TPKS *ks, TPKS **out)
     TRY(give_dek(side, dek));
     *out = side;
     return TPKS_OK;
+}
+
+tpks_result sidecar_check_useful(const TPKS *ks)
+{
+    for (size_t i = 0; i < ks->head.slot_count; i++)
+        if (slot_is_hsm(&ks->head.slots[i]))
+            return TPKS_OK;
+    return fail(TPKS_UNSUPPORTED,
+                "this database of Trustpoint's keeps its keys without an HSM: there is no KEK to "
+                "lose, and nothing that a password could bring back but from a backup of the "
+                "database itself");
 }
 
 tpks_result sidecar_open_secret(TPKS *side, const TPKS_SECRET *secret, const slot_row **slot,

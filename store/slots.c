@@ -131,6 +131,8 @@ static tpks_result change_slots(TPKS *ks, const slot_change *change, const char 
 static tpks_result start(TPKS *ks, TPKS **owner, TPKS_SECRET **dek)
 {
     TRY(keystore_check_access(ks));
+    if (ks->schema->read_only != NULL)
+        TRY(sidecar_check_useful(ks));
     TRY(tpks_unlock(ks));
     TRY(keystore_dek_copy(ks, dek));
     *owner = ks;

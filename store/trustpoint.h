@@ -182,6 +182,9 @@ TPKS_CHECK tpks_result trustpoint_chain(X509 *leaf, const STACK_OF(X509) * given
 /* Does a stored ciphertext open with it? Fine as well: there is none to open. TPKS_TAMPERED. */
 TPKS_CHECK tpks_result trustpoint_prove_dek(const database *d, OSSL_LIB_CTX *libctx, const head *h,
                                             DEK *dek);
+/* The same where a doubt counts as a no: without a ciphertext only a DEK that has proven itself,
+ * by how it was unwrapped, is taken. */
+bool trustpoint_is_proven(const database *d, DEK *dek, bool by_itself);
 
 /* ---- trustpoint_head.c: what both generations' heads have in common ---- */
 

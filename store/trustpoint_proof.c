@@ -60,6 +60,13 @@ static tpks_result try_fields(proof *p, const char *sql)
     return TPKS_OK;
 }
 
+static tpks_result try_all(proof *p)
+{
+    TRY(try_fields(p, ACTIVE_FIELD));
+    TRY(try_fields(p, SOME_FIELDS));
+    return p->d->tables->keys == TRUSTPOINT_KEYS_MANAGED ? try_fields(p, SOME_IMPORTS) : TPKS_OK;
+}
+
 tpks_result trustpoint_prove_dek(const database *d, OSSL_LIB_CTX *libctx, const head *h, DEK *dek)
 {
     proof p = {.d = d, .dek = dek};
@@ -68,14 +75,18 @@ tpks_result trustpoint_prove_dek(const database *d, OSSL_LIB_CTX *libctx, const 
     (void)h;
     if (dek_is_none(dek))
         return TPKS_OK;
-    TRY(try_fields(&p, ACTIVE_FIELD));
-    TRY(try_fields(&p, SOME_FIELDS));
-    if (d->tables->keys == TRUSTPOINT_KEYS_MANAGED)
-        TRY(try_fields(&p, SOME_IMPORTS));
+    TRY(try_all(&p));
     if (!p.proven && p.refused > 0)
         return fail(TPKS_TAMPERED,
                     "none of the %zu encrypted keys that were tried opens with this "
                     "DEK",
                     p.refused);
     return TPKS_OK;
+}
+
+bool trustpoint_is_proven(const database *d, DEK *dek, bool by_itself)
+{
+    proof p = {.d = d, .dek = dek};
+
+    return try_all(&p) == TPKS_OK && (p.proven || (by_itself && p.refused == 0));
 }

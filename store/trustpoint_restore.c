@@ -19,6 +19,7 @@
 
 #define LEGACY_TABLE "management_pkcs11token"
 #define CURRENT_TABLE "app_secret_pkcs11_config"
+#define EMPTY(column) "(" column " IS NULL OR length(" column ") = 0)"
 #define CONFLICT "the wrapped DEK was changed meanwhile: look at it with trustpoint-keystore status"
 
 static void close_hsm(HSM **hsm)
@@ -139,7 +140,7 @@ static tpks_result legacy_store(const database *d, const slot_row *slot, const b
 {
     TRY(replace(
         d, "UPDATE " LEGACY_TABLE " SET encrypted_dek = $1 WHERE id = 1 AND encrypted_dek = $2",
-        "UPDATE " LEGACY_TABLE " SET encrypted_dek = $1 WHERE id = 1 AND encrypted_dek IS NULL",
+        "UPDATE " LEGACY_TABLE " SET encrypted_dek = $1 WHERE id = 1 AND " EMPTY("encrypted_dek"),
         was, &wrap->wrapped));
     TRY(name_kek(d, slot));
     return check_stored(d,
@@ -174,7 +175,7 @@ static tpks_result store_envelope(const database *d, const bytes *was, const byt
                 "UPDATE " CURRENT_TABLE
                 " SET wrapped_dek = $1 WHERE backend_id = 1 AND wrapped_dek = $2",
                 "UPDATE " CURRENT_TABLE
-                " SET wrapped_dek = $1 WHERE backend_id = 1 AND wrapped_dek IS NULL",
+                " SET wrapped_dek = $1 WHERE backend_id = 1 AND " EMPTY("wrapped_dek"),
                 was, now));
     return check_stored(
         d, "SELECT COUNT(*) FROM " CURRENT_TABLE " WHERE backend_id = 1 AND wrapped_dek = $1", now);
@@ -265,6 +266,12 @@ tpks_result trustpoint_restore(TPKS *ks)
     return keystore_reload(ks);
 }
 
+/* What was only encrypted comes back as something with any key. */
+static bool wrap_has_integrity(const wrap_row *wrap)
+{
+    return wrap->algorithm == WRAP_TRUSTPOINT_CWRAP;
+}
+
 /* Does the KEK that has no label yet open what the database has? */
 static bool next_is_current(TPKS *ks, HSM *hsm, const slot_row *slot)
 {
@@ -275,7 +282,7 @@ static bool next_is_current(TPKS *ks, HSM *hsm, const slot_row *slot)
     snprintf(label, sizeof(label), "%s" HSM_NEXT_SUFFIX, slot->kek_label);
     next.kek_label = label;
     bool is = slot_open_hsm(ks->libctx, &ks->head, &next, hsm, "process", &dek) == TPKS_OK &&
-              ks->schema->prove_dek(&ks->d, ks->libctx, &ks->head, dek) == TPKS_OK;
+              trustpoint_is_proven(&ks->d, dek, wrap_has_integrity(head_wrap(&ks->head, slot)));
     dek_free(dek);
     return is;
 }
@@ -297,8 +304,10 @@ static tpks_result check_way_back(TPKS *ks)
 {
     TPKS *side = NULL;
 
+    if (head_ways_back(&ks->head) != 0)
+        return TPKS_OK;
     TRY(sidecar_get(ks, &side));
-    if (head_ways_back(&ks->head) + (side == NULL ? 0 : head_ways_back(&side->head)) != 0)
+    if (side != NULL && head_ways_back(&side->head) != 0)
         return TPKS_OK;
     return fail(TPKS_KEK_MISSING,
                 "this database has no copy of its DEK under a password, and none was added with "

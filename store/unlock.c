@@ -167,7 +167,10 @@ static tpks_result unlock_beside(TPKS *ks, const TPKS_SECRET *secret, tpks_resul
     const slot_row *slot = NULL;
     DEK *dek = NULL;
 
-    TRY(sidecar_get(ks, &side));
+    tpks_result beside = sidecar_get(ks, &side);
+    if (beside != TPKS_OK && head_ways_back(&ks->head) != 0)
+        return fail_in(result, "it opens no slot of Trustpoint's own; of the others");
+    TRY(beside);
     if (side == NULL)
         return result;
     TRY(sidecar_open_secret(side, secret, &slot, &dek));
@@ -205,7 +208,9 @@ tpks_result tpks_unlock_with(TPKS *ks, const TPKS_SECRET *secret)
             result = accept_dek(ks, slot, dek);
         if (result == TPKS_OK)
             upgrade_note(ks, slot, secret);
-        if (result != TPKS_OK && result != TPKS_WRONG_SECRET)
+        /* That Trustpoint's own envelope is damaged says nothing of the slots beside it. */
+        if (result != TPKS_OK && result != TPKS_WRONG_SECRET &&
+            (result != TPKS_TAMPERED || ks->schema->read_only == NULL))
             return result;
     }
     if (ks->dek == NULL && ks->schema->read_only != NULL)

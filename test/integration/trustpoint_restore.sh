@@ -283,6 +283,91 @@ ok "another DEK: adding one puts the old slots aside" tpk slot add password \
     --new-password-file "$PASSWORD_FILE" --kdf-memory 8 --kdf-passes 1
 ok "another DEK: the new slot opens it" tpk slot test --password-file "$PASSWORD_FILE"
 
+# ---- slots beside the database in a bad state ----------------------------------------------------
+
+add_password() {
+    tpk slot add password --new-password-file "$PRIVATE/ours" --kdf-memory 8 --kdf-passes 1
+}
+(umask 077 && echo "another fine password" >"$PRIVATE/ours")
+for size in 0 5000; do
+    name="slots beside it are $size bytes of nothing"
+    use "$DATA/legacy-0.5" sqlite
+    password
+    ok "$name: add a password" add_password
+    slots=$(echo "$PRIVATE"/state/*.slots.db)
+    head -c "$size" /dev/urandom >"$slots"
+    state_is "$name: the rest is well" unlocked
+    fails "$name: slots says so" 65 "is damaged" tpk slots
+    lose_trustpoint_kek trustpoint-kek
+    quietly reader --dump "$PRIVATE/before" || true
+    fails "$name: a wrong password is called that" 77 "$slots" restore "$WRONG"
+    ok "$name: Trustpoint's own password restores" restore
+    restored "$name"
+    ok "$name: adding one puts the file aside" add_password
+    ok "$name: the file is kept" [ -e "$slots.old" ]
+    ok "$name: the new one opens it" tpk slot test --password-file "$PRIVATE/ours"
+done
+
+# Trustpoint's own envelope is damaged, and ours is there.
+use "$DATA/legacy-0.5" sqlite
+ok "damaged envelope: add a password" add_password
+python3 - "$DB/db.sqlite3" <<'EOT'
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+db.execute("UPDATE management_pkcs11token SET bek_encrypted_dek = x'00'")
+db.commit()
+EOT
+lose_trustpoint_kek trustpoint-kek
+ok "damaged envelope: our password restores" restore "$PRIVATE/ours"
+state_is "damaged envelope: status" unlocked
+
+# Several at once: none is lost.
+use "$DATA/current-0.6" sqlite
+pids=()
+for i in 1 2 3 4; do
+    (umask 077 && echo "fine password number $i" >"$PRIVATE/ours$i")
+    tpk slot add password --new-password-file "$PRIVATE/ours$i" --kdf-memory 8 --kdf-passes 1 \
+        >"$PRIVATE/added$i" 2>&1 </dev/null &
+    pids+=($!)
+done
+for i in 1 2 3 4; do
+    if wait "${pids[i - 1]}"; then
+        ok "several at once: number $i opens it" tpk slot test --password-file "$PRIVATE/ours$i"
+    else
+        cat "$PRIVATE/added$i" >"$OUT"
+        fail "several at once: number $i was added"
+    fi
+done
+
+for sample in legacy-0.5-software current-0.6-software; do
+    use "$DATA/$sample" sqlite
+    fails "$sample: a password is of no use" 69 "without an HSM" add_password
+done
+
+# Nothing tells a wrong DEK of 0.5 from the right one: what an earlier try left is not trusted.
+use "$DATA/legacy-0.5-kek-lost" sqlite
+python3 - "$DB/db.sqlite3" <<'EOT'
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+db.execute("UPDATE pki_credentialmodel SET private_key = ''")
+db.execute("UPDATE management_pkcs11token SET encrypted_dek = x''")
+db.commit()
+EOT
+password
+fails "nothing to prove it with: a wrong password" 77 "password" restore "$WRONG"
+ok "nothing to prove it with: an empty value is replaced" restore
+lose_trustpoint_kek trustpoint-kek
+PIN=$(tr -d '\n' <"$PIN_FILE") plain pkcs11-tool --module "$SOFTHSM" --login --pin env:PIN \
+    --token-label Trustpoint-SoftHSM --keygen --key-type AES:32 --label trustpoint-kek.next \
+    >>"$OUT" 2>&1
+fails "nothing to prove it with: a leftover KEK is not taken" 77 "password" restore "$WRONG"
+ok "nothing to prove it with: restore" restore
+
+# Times come as they should, whatever the server is configured to write.
+use "$DATA/legacy-0.5" postgresql
+sql postgres "ALTER DATABASE trustpoint SET DateStyle = 'SQL, DMY'"
+state_is "another DateStyle: status" unlocked
+
 # ---- killed on the way --------------------------------------------------------------------------
 
 # count_calls: how many system calls that write a restore makes.
