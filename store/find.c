@@ -201,8 +201,22 @@ tpks_result tpks_each_readable(TPKS *ks, const tpks_selector *selector, tpks_eac
     return TPKS_OK;
 }
 
+/* Can it be for a reason that goes away when the keystore is unlocked anew? A DEK that was kept in
+ * the token may be gone from it, and Trustpoint may have made a new one since this one was proven.
+ */
+static bool is_worth_another_try(const TPKS *ks, tpks_result result, bool proven_before)
+{
+    const slot_row *slot = keystore_slot(ks);
+    bool by_machine = slot != NULL && !slot_is_way_back(slot); /* and not by a password, once */
+
+    return result == TPKS_HSM_UNAVAILABLE || (result == TPKS_TAMPERED && proven_before &&
+                                              by_machine && ks->schema->read_only != NULL);
+}
+
 tpks_result keystore_open_record(TPKS *ks, const TPKS_RECORD *record, TPKS_SECRET **pkcs8)
 {
+    bool proven_before = ks->dek != NULL;
+
     *pkcs8 = NULL;
     if (!ks->schema->needs_dek(record))
         return load_locked(ks, record, pkcs8);
@@ -214,8 +228,7 @@ tpks_result keystore_open_record(TPKS *ks, const TPKS_RECORD *record, TPKS_SECRE
                     "restore it from a backup",
                     record->name);
     tpks_result result = ks->schema->open_record(&ks->d, ks->libctx, record, ks->dek, pkcs8);
-    if (result == TPKS_HSM_UNAVAILABLE) {
-        /* A DEK that was kept in the token may be gone from it: once more, from the start. */
+    if (is_worth_another_try(ks, result, proven_before)) {
         keystore_lock(ks);
         TRY(tpks_unlock(ks));
         result = ks->schema->open_record(&ks->d, ks->libctx, record, ks->dek, pkcs8);

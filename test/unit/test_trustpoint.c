@@ -711,6 +711,11 @@ START_TEST(the_backup_password_opens_the_keys)
     expect_ok(load_name(ks, "device/fx-device-01/device-p521.fx-device-01"));
     expect(TPKS_NOT_FOUND, load_name(ks, "device/fx-device-01/device-keyless.fx-device-01"));
     expect(TPKS_NOT_PERMITTED, load_name(ks, "signer/fx-signer"));
+    /* A row that does not open does not take away what only the password gave. */
+    sql("UPDATE pki_credentialmodel SET private_key = substr(private_key, 5) WHERE id = (SELECT"
+        " credential_id FROM pki_activetrustpointtlsservercredentialmodel)");
+    expect(TPKS_TAMPERED, load_name(ks, "tls-server"));
+    expect_ok(load_name(ks, "owner/fx-owner"));
     tpks_close(ks);
 }
 END_TEST
@@ -821,6 +826,43 @@ START_TEST(the_database_names_no_module_that_others_can_write)
     ck_assert_int_eq(unlink(module), 0);
     ck_assert(!uses_token_of_database());
     ck_assert_int_eq(unlink(link), 0);
+}
+END_TEST
+
+/* Seals the key of the TLS server under the counting DEK, which becomes that of the database. */
+static void replace_dek(TPKS *ks)
+{
+    char field[4096], statement[6000], hex[2 * DEK_SIZE + 1], *pem = NULL;
+    TPKS_SECRET *pkcs8 = NULL, *dek = counting_secret();
+    TPKS_RECORD *record = NULL;
+    BIO *bio = BIO_new(BIO_s_mem());
+
+    expect_ok(tpks_find(ks, &(tpks_selector){.name = "tls-server"}, &record));
+    expect_ok(tpks_load_key(ks, record, &pkcs8));
+    ck_assert_int_gt(PEM_write_bio(bio, "PRIVATE KEY", "", tpks_secret_data(pkcs8),
+                                   (long)tpks_secret_size(pkcs8)),
+                     0);
+    long size = BIO_get_mem_data(bio, &pem);
+    hex_text(tpks_secret_data(dek), DEK_SIZE, hex);
+    snprintf(statement, sizeof(statement),
+             "UPDATE app_secret_software_config SET raw_dek = x'%s';"
+             "UPDATE pki_credentialmodel SET private_key = '%s' WHERE id = 1",
+             hex, seal_field(PREFIX_2, AAD_2, pem, (size_t)size, field));
+    sql(statement);
+    tpks_secret_free(pkcs8);
+    tpks_secret_free(dek);
+    tpks_record_free(record);
+    BIO_free(bio);
+}
+
+START_TEST(an_open_keystore_sees_that_the_dek_was_replaced)
+{
+    use_sample("current-0.6-software");
+    TPKS *ks = open_sample();
+    replace_dek(ks);
+    expect_ok(load_name(ks, "tls-server"));
+    expect(TPKS_TAMPERED, load_name(ks, "owner/fx-owner"));
+    tpks_close(ks);
 }
 END_TEST
 
@@ -1201,6 +1243,7 @@ int main(void)
     tcase_add_test(databases, a_dek_is_proven_before_it_is_used);
     tcase_add_test(databases, keys_in_the_clear_prove_nothing);
     tcase_add_test(databases, the_database_names_no_module_that_others_can_write);
+    tcase_add_test(databases, an_open_keystore_sees_that_the_dek_was_replaced);
     tcase_add_test(databases, values_of_another_format);
     tcase_add_test(databases, damaged_certificates);
     tcase_add_test(databases, every_way_to_a_record);
