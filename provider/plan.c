@@ -20,7 +20,14 @@ struct plan {
     size_t record_count;
     ITEM *items;
     size_t count;
+    ITEM *bad; /* ITEM_ERROR */
+    size_t bad_count;
 };
+
+typedef struct ids {
+    unsigned char (*id)[TPKS_ID_SIZE];
+    size_t count;
+} IDS;
 
 /* What a plan is made from. */
 typedef struct making {
@@ -29,6 +36,7 @@ typedef struct making {
     const TPKS_URI *uri;
     const WISH *wish;
     PLAN *plan;
+    IDS *found; /* by the search that is under way */
 } MAKING;
 
 static void x509_free(X509 **certificate)
@@ -73,6 +81,24 @@ static tpks_result add_item(PLAN *plan, const ITEM *item)
     return TPKS_OK;
 }
 
+/* tpks_bad_fn. Short of memory there is one error less. */
+static void add_bad(void *arg, const char *name, tpks_result result, const char *text)
+{
+    PLAN *plan = ((MAKING *)arg)->plan;
+    ITEM *bad = grown(plan->bad, plan->bad_count, sizeof(*bad));
+    size_t size = strlen(name) + strlen(text) + sizeof(": ");
+    ITEM item = {.kind = ITEM_ERROR, .result = result, .description = OPENSSL_malloc(size)};
+
+    if (bad != NULL)
+        plan->bad = bad;
+    if (bad == NULL || item.description == NULL) {
+        OPENSSL_free(item.description);
+        return;
+    }
+    BIO_snprintf(item.description, size, "%s: %s", name, text);
+    plan->bad[plan->bad_count++] = item;
+}
+
 /* Takes the record when it succeeds. */
 static tpks_result add_record(PLAN *plan, TPKS_RECORD *record)
 {
@@ -93,8 +119,11 @@ void plan_free(PLAN *plan)
         OPENSSL_free(plan->items[i].uri);
         OPENSSL_free(plan->items[i].description);
     }
+    for (size_t i = 0; i < plan->bad_count; i++)
+        OPENSSL_free(plan->bad[i].description);
     for (size_t i = 0; i < plan->record_count; i++)
         tpks_record_free(plan->records[i]);
+    OPENSSL_free(plan->bad);
     OPENSSL_free(plan->items);
     OPENSSL_free(plan->records);
     OPENSSL_free(plan);
@@ -102,12 +131,12 @@ void plan_free(PLAN *plan)
 
 size_t plan_size(const PLAN *plan)
 {
-    return plan->count;
+    return plan->count + plan->bad_count;
 }
 
 const ITEM *plan_item(const PLAN *plan, size_t i)
 {
-    return &plan->items[i];
+    return i < plan->count ? &plan->items[i] : &plan->bad[i - plan->count];
 }
 
 /* ---- does it fit the search? ------------------------------------------------------------------
@@ -300,11 +329,6 @@ static tpks_result plan_one(const MAKING *making)
     return record == NULL ? TPKS_NOT_FOUND : plan_record(making, record);
 }
 
-typedef struct ids {
-    unsigned char (*id)[TPKS_ID_SIZE];
-    size_t count;
-} IDS;
-
 static void ids_free(IDS *ids)
 {
     OPENSSL_free(ids->id);
@@ -312,7 +336,7 @@ static void ids_free(IDS *ids)
 
 static tpks_result remember_id(void *arg, const TPKS_RECORD *record)
 {
-    IDS *ids = arg;
+    IDS *ids = ((MAKING *)arg)->found;
     void *grown_ids = grown(ids->id, ids->count, TPKS_ID_SIZE);
 
     if (grown_ids == NULL)
@@ -341,22 +365,35 @@ static tpks_result plan_id(const MAKING *making, const unsigned char *id)
     return plan_record(making, record);
 }
 
-static tpks_result plan_selected(const MAKING *making, const tpks_selector *selector)
+/* Records that can't be read become errors of the plan, behind the others, and no failure of it. */
+static tpks_result each_readable(MAKING *making, const tpks_selector *selector, tpks_each_fn *each)
+{
+    const PLAN *plan = making->plan;
+    size_t before = plan->bad_count;
+    tpks_result result =
+        tpks_each_readable(source_keystore(making->source), selector, each, add_bad, making);
+
+    if (plan->bad_count > before && result == plan->bad[before].result)
+        return TPKS_OK;
+    if (result == TPKS_UNSUPPORTED) /* not everything can be searched for in such a database */
+        return TPKS_OK;
+    return RAISE_RESULT(making->context, result);
+}
+
+static tpks_result plan_selected(MAKING *making, const tpks_selector *selector)
 {
     __attribute__((cleanup(ids_free))) IDS ids = {NULL, 0};
-    tpks_result result = tpks_each(source_keystore(making->source), selector, remember_id, &ids);
 
-    if (result ==
-        TPKS_UNSUPPORTED) /* not everything can be searched for in Trustpoint's database */
-        return TPKS_OK;
-    RAISE_RESULT(making->context, result);
+    making->found = &ids;
+    tpks_result result = each_readable(making, selector, remember_id);
+    making->found = NULL;
     for (size_t i = 0; result == TPKS_OK && i < ids.count; i++)
         result = plan_id(making, ids.id[i]);
     return result;
 }
 
 /* A fingerprint may be that of the leaf certificate or of the public key. */
-static tpks_result plan_fingerprint(const MAKING *making, tpks_selector *selector)
+static tpks_result plan_fingerprint(MAKING *making, tpks_selector *selector)
 {
     const WISH *wish = making->wish;
     tpks_result result = TPKS_OK;
@@ -376,7 +413,7 @@ static tpks_result plan_fingerprint(const MAKING *making, tpks_selector *selecto
 }
 
 /* libcrypto's own stores find nothing quietly, and X509 lookups count on it. */
-static tpks_result plan_search(const MAKING *making)
+static tpks_result plan_search(MAKING *making)
 {
     const WISH *wish = making->wish;
     unsigned char serial[64];
@@ -464,8 +501,7 @@ static tpks_result add_name(void *arg, const TPKS_RECORD *record)
 
 static tpks_result plan_list(MAKING *making)
 {
-    return RAISE_RESULT(making->context,
-                        tpks_each(source_keystore(making->source), NULL, add_name, making));
+    return each_readable(making, NULL, add_name);
 }
 
 /* ---- the whole ---------------------------------------------------------------------------------
@@ -505,7 +541,11 @@ static tpks_result make(MAKING *making)
 
 PLAN *plan_new(CONTEXT *context, const SOURCE *source, const TPKS_URI *uri, const WISH *wish)
 {
-    MAKING making = {context, source, uri, wish, OPENSSL_zalloc(sizeof(PLAN))};
+    MAKING making = {.context = context,
+                     .source = source,
+                     .uri = uri,
+                     .wish = wish,
+                     .plan = OPENSSL_zalloc(sizeof(PLAN))};
 
     if (making.plan == NULL)
         return NULL;

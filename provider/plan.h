@@ -30,14 +30,21 @@ typedef struct wish {
 int wish_set(WISH *wish, const OSSL_PARAM params[]);
 void wish_clear(WISH *wish);
 
-typedef enum item_kind { ITEM_NAME, ITEM_PRIVATE_KEY, ITEM_PUBLIC_KEY, ITEM_CERTIFICATE } ITEM_KIND;
+typedef enum item_kind {
+    ITEM_NAME,
+    ITEM_PRIVATE_KEY,
+    ITEM_PUBLIC_KEY,
+    ITEM_CERTIFICATE,
+    ITEM_ERROR /* of a record that can't be read; behind all others, whom it must not hide */
+} ITEM_KIND;
 
 typedef struct item {
     ITEM_KIND kind;
     char *uri;                 /* ITEM_NAME */
-    char *description;         /* ITEM_NAME */
+    char *description;         /* ITEM_NAME; ITEM_ERROR: the text */
     const TPKS_RECORD *record; /* the others */
     size_t certificate;        /* ITEM_CERTIFICATE: its number */
+    tpks_result result;        /* ITEM_ERROR: the reason */
 } ITEM;
 
 typedef struct plan PLAN;

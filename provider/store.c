@@ -144,6 +144,10 @@ static int yield(const STORE *store, const ITEM *item, OSSL_CALLBACK *callback, 
         return yield_name(item, callback, arg);
     if (item->kind == ITEM_CERTIFICATE)
         return yield_certificate(item, callback, arg);
+    if (item->kind == ITEM_ERROR) {
+        RAISE(store->context, item->result, "%s", item->description);
+        return 0;
+    }
     source_set_ask(store->source, store->ask, store->ask_arg);
     if (item->kind == ITEM_PRIVATE_KEY)
         key = source_private_key(store->source, item->record);
@@ -179,7 +183,8 @@ static int load_next(STORE *store, OSSL_CALLBACK *callback, void *arg)
     store->end = store->next >= plan_size(store->plan);
     if (yield(store, item, callback, arg))
         return 1;
-    store->end = true;
+    /* OSSL_STORE_load() takes a failure at the end for the end itself. */
+    store->end = item->kind != ITEM_ERROR;
     return 0;
 }
 

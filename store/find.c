@@ -15,6 +15,9 @@ typedef struct finding {
     size_t count;
     bool unfinished; /* one that is no key would match */
     char names[700];
+    size_t bad_count; /* of those that can't be read */
+    tpks_result bad;  /* of the first of them */
+    char bad_text[800];
 } finding;
 
 static void finding_end(finding *f)
@@ -37,11 +40,24 @@ static tpks_result keep(void *arg, TPKS_RECORD *record)
     return f->first == NULL ? record_copy(record, &f->first) : TPKS_OK;
 }
 
+/* Who would it be? It may be the one that is meant. */
+static tpks_result keep_bad(void *arg, const TPKS_RECORD *record, tpks_result result)
+{
+    finding *f = arg;
+
+    (void)record;
+    if (f->bad_count++ == 0) {
+        f->bad = result;
+        OPENSSL_strlcpy(f->bad_text, tpks_error_text(), sizeof(f->bad_text));
+    }
+    return TPKS_OK;
+}
+
 static tpks_result search_once(TPKS *ks, const tpks_selector *selector, finding *f)
 {
     if (!ks->in_change)
         TRY(ks->d.backend->begin(ks->d.db, false));
-    tpks_result result = ks->schema->each_record(&ks->d, ks->libctx, &ks->head, selector, keep, f);
+    tpks_result result = keystore_each_readable(ks, selector, keep, keep_bad, f);
     if (!ks->in_change)
         ks->d.backend->rollback(ks->d.db);
     return result;
@@ -66,6 +82,20 @@ static tpks_result search(TPKS *ks, const tpks_selector *selector, finding *f)
     return search_once(ks, selector, f);
 }
 
+/* One that can't be read may be the one that is meant. */
+static tpks_result check_bad(const finding *f)
+{
+    if (f->bad_count == 0)
+        return TPKS_OK;
+    if (f->count == 0)
+        return fail(f->bad, "%s", f->bad_text);
+    return fail(f->bad,
+                "among the records that match are %zu that can't be read (%s), besides %s%s; "
+                "choose one by name or id",
+                f->bad_count, f->bad_text, f->names,
+                f->count > CANDIDATES_SHOWN ? " and more" : "");
+}
+
 static tpks_result not_found(TPKS *ks, const tpks_selector *selector)
 {
     char who[320];
@@ -75,6 +105,7 @@ static tpks_result not_found(TPKS *ks, const tpks_selector *selector)
     without_pin.spki_sha256 = NULL;
     if (selector->spki_sha256 != NULL && selector->name != NULL) {
         TRY(search(ks, &without_pin, &f));
+        TRY(check_bad(&f));
         if (f.count != 0)
             return fail(TPKS_MISMATCH,
                         "record \"%s\" has another key than the one pinned with spki=: find out "
@@ -94,6 +125,7 @@ tpks_result tpks_find(TPKS *ks, const tpks_selector *selector, TPKS_RECORD **out
     __attribute__((cleanup(finding_end))) finding f = {0};
 
     TRY(search(ks, selector, &f));
+    TRY(check_bad(&f));
     if (f.count == 0 && f.unfinished && selector->name != NULL)
         return fail_unfinished(selector->name);
     if (f.count == 0)
@@ -169,11 +201,7 @@ void record_name_of_bad(const TPKS_RECORD *record, char name[BAD_NAME_SIZE])
 tpks_result keystore_each_readable(TPKS *ks, const tpks_selector *selector, schema_each_fn *each,
                                    schema_bad_fn *bad, void *arg)
 {
-    const schema *of = ks->schema;
-
-    if (of->each_readable == NULL)
-        return of->each_record(&ks->d, ks->libctx, &ks->head, selector, each, arg);
-    return of->each_readable(&ks->d, ks->libctx, &ks->head, selector, each, bad, arg);
+    return ks->schema->each_readable(&ks->d, ks->libctx, &ks->head, selector, each, bad, arg);
 }
 
 static tpks_result pass_bad_on(void *arg, const TPKS_RECORD *record, tpks_result result)

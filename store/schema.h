@@ -25,6 +25,12 @@ typedef tpks_result schema_each_fn(void *arg, TPKS_RECORD *record);
  * naming it. */
 typedef tpks_result schema_bad_fn(void *arg, const TPKS_RECORD *record, tpks_result result);
 
+/* What is wrong with one row says nothing about the others. */
+static inline bool schema_is_of_row(tpks_result result)
+{
+    return result == TPKS_TAMPERED || result == TPKS_NEWER_FORMAT;
+}
+
 /* What a restore writes into a database whose other rows are never changed. */
 typedef struct schema_rewrap {
     bool legacy; /* which kind of KEK: see hsm_make_trustpoint_kek() */
@@ -69,8 +75,7 @@ typedef struct schema {
                                const tpks_selector *selector, schema_each_fn *each, void *arg);
     /*
      * The same, but goes on behind a record that can't be read (TPKS_TAMPERED,
-     * TPKS_NEWER_FORMAT): calls `bad` for it (NULL: the walk ends there). NULL: each_record() it
-     * is.
+     * TPKS_NEWER_FORMAT): calls `bad` for it (NULL: the walk ends there).
      */
     tpks_result (*each_readable)(const database *d, OSSL_LIB_CTX *libctx, const head *h,
                                  const tpks_selector *selector, schema_each_fn *each,

@@ -682,12 +682,6 @@ static tpks_result read_record(reader *r, OSSL_LIB_CTX *libctx, const head *h,
     return record_check_match(libctx, record, selector);
 }
 
-/* What is wrong with one row says nothing about the others. */
-static bool is_of_row(tpks_result result)
-{
-    return result == TPKS_TAMPERED || result == TPKS_NEWER_FORMAT;
-}
-
 tpks_result native_each_readable(const database *d, OSSL_LIB_CTX *libctx, const head *h,
                                  const tpks_selector *selector, schema_each_fn *each,
                                  schema_bad_fn *bad, void *arg)
@@ -708,7 +702,7 @@ tpks_result native_each_readable(const database *d, OSSL_LIB_CTX *libctx, const 
         tpks_result result = read_record(&r, libctx, h, selector, record);
         if (result == TPKS_OK)
             TRY(each(arg, record));
-        else if (bad == NULL || !is_of_row(result))
+        else if (bad == NULL || !schema_is_of_row(result))
             return result;
         else
             TRY(bad(arg, record, result));

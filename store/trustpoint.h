@@ -74,14 +74,28 @@ typedef struct trustpoint_row {
     const char *password_ref;
 } trustpoint_row;
 
-TPKS_CHECK tpks_result trustpoint_each_record(const database *d, OSSL_LIB_CTX *libctx,
-                                              const head *h, const tpks_selector *selector,
-                                              schema_each_fn *each, void *arg);
-TPKS_CHECK tpks_result trustpoint_count_records(const database *d, const head *h, uint64_t *out);
+/* Name and id, into an empty record. TPKS_TAMPERED: it has no id; the name is there all the same.
+ */
+TPKS_CHECK tpks_result trustpoint_name_record(const trustpoint_row *row, TPKS_RECORD *record);
+/* On failure the empty record has what could be read: not for use, only for naming it. */
+TPKS_CHECK tpks_result trustpoint_make_record(const database *d, OSSL_LIB_CTX *libctx,
+                                              const head *h, const trustpoint_row *row,
+                                              TPKS_RECORD *record);
 bool trustpoint_needs_dek(const TPKS_RECORD *record);
 TPKS_CHECK tpks_result trustpoint_open_record(const database *d, OSSL_LIB_CTX *libctx,
                                               const TPKS_RECORD *record, DEK *dek,
                                               TPKS_SECRET **pkcs8);
+
+/* ---- trustpoint_walk.c: through the rows ---- */
+
+TPKS_CHECK tpks_result trustpoint_each_record(const database *d, OSSL_LIB_CTX *libctx,
+                                              const head *h, const tpks_selector *selector,
+                                              schema_each_fn *each, void *arg);
+TPKS_CHECK tpks_result trustpoint_each_readable(const database *d, OSSL_LIB_CTX *libctx,
+                                                const head *h, const tpks_selector *selector,
+                                                schema_each_fn *each, schema_bad_fn *bad,
+                                                void *arg);
+TPKS_CHECK tpks_result trustpoint_count_records(const database *d, const head *h, uint64_t *out);
 
 /* ---- trustpoint_search.c: selectors to statements ---- */
 

@@ -207,6 +207,7 @@ const schema schema_trustpoint_current = {
     .open_software = open_software,
     .count_records = trustpoint_count_records,
     .each_record = trustpoint_each_record,
+    .each_readable = trustpoint_each_readable,
     .needs_dek = trustpoint_needs_dek,
     .open_record = trustpoint_open_record,
 };

@@ -59,7 +59,8 @@ char *trustpoint_name(const trustpoint_row *row)
         if (row->credential != 0)
             snprintf(name, sizeof(name), TRUSTPOINT_CREDENTIAL "%" PRIu64, row->credential);
         else
-            snprintf(name, sizeof(name), TRUSTPOINT_KEY "%.64s", row->uuid);
+            snprintf(name, sizeof(name), TRUSTPOINT_KEY "%.64s",
+                     row->uuid == NULL ? "" : row->uuid);
     }
     return OPENSSL_strdup(name);
 }

@@ -30,47 +30,6 @@ static void free_text(char **text)
 #define CERT __attribute__((cleanup(free_x509))) X509
 #define CERTS __attribute__((cleanup(free_certs))) STACK_OF(X509)
 
-/* ---- columns ---- */
-
-static void take_managed(reader *r, trustpoint_row *row)
-{
-    row->uuid = take_borrowed_text(r);
-    row->alias = take_borrowed_text(r);
-    row->algorithm = take_borrowed_text(r);
-    row->spki_sha256 = take_borrowed_text(r);
-    row->key_id = take_borrowed_text(r);
-    row->imported = take_borrowed_text(r);
-    row->encrypted = take_borrowed_blob(r);
-    row->password_source = take_borrowed_text(r);
-    row->password_ref = take_borrowed_text(r);
-}
-
-static tpks_result take_columns(reader *r, trustpoint_row *row)
-{
-    memset(row, 0, sizeof(*row));
-    row->credential = take_integer(r);
-    row->type = take_integer(r);
-    row->private_key = take_borrowed_text(r);
-    row->created = take_borrowed_text(r);
-    row->certificate = take_integer_or_zero(r);
-    row->cert_pem = take_borrowed_text(r);
-    row->active_tls = take_integer_or_zero(r);
-    row->ca = take_borrowed_text(r);
-    row->signer = take_borrowed_text(r);
-    row->owner = take_borrowed_text(r);
-    row->device = take_borrowed_text(r);
-    row->device_cn = take_borrowed_text(r);
-    row->device_cn_repeats = take_integer(r);
-    row->key_label = take_borrowed_text(r);
-    row->token_label = take_borrowed_text(r);
-    row->token_serial = take_borrowed_text(r);
-    if (r->d->tables->keys == TRUSTPOINT_KEYS_MANAGED)
-        take_managed(r, row);
-    if (row->private_key == NULL)
-        malformed(r);
-    return r->result;
-}
-
 /* ---- where the key is ---- */
 
 static tpks_result set_home(TPKS_RECORD *record, tpks_key_home home, uint64_t algorithm,
@@ -104,7 +63,7 @@ static tpks_result set_software(TPKS_RECORD *record, const trustpoint_row *row)
                         row->password_ref == NULL ? "" : row->password_ref);
 
     if (size >= (int)sizeof(source))
-        return fail(TPKS_UNSUPPORTED, "the software provider's setting is too long");
+        return fail(TPKS_TAMPERED, "the software provider's setting is too long");
     TRY(bytes_set(&record->extension, source, (size_t)size));
     return set_home(record, TPKS_HOME_SOFTWARE, SEAL_TRUSTPOINT_MANAGED_SOFTWARE,
                     row->encrypted.data, row->encrypted.size);
@@ -226,8 +185,8 @@ static tpks_result set_certs(const database *d, OSSL_LIB_CTX *libctx, const trus
     CERT *leaf = parse_pem(libctx, row->cert_pem);
     CERTS *certs = NULL;
 
-    if (leaf == NULL) /* kept as it is, for whoever wants this record to stumble over it */
-        return record_add_cert(record, (const unsigned char *)row->cert_pem, strlen(row->cert_pem));
+    if (leaf == NULL)
+        return fail_crypto(TPKS_TAMPERED, "its certificate can't be parsed");
     TRY(record_set_public(libctx, record, leaf));
     record->policy = policy_of(record, leaf);
     TRY(read_certs(d, libctx, row, leaf, &certs));
@@ -253,150 +212,44 @@ static tpks_result set_fingerprint(TPKS_RECORD *record, const trustpoint_row *ro
 
 /* ---- the whole record ---- */
 
-static void set_id(TPKS_RECORD *record, const trustpoint_row *row)
+static bool set_id(TPKS_RECORD *record, const trustpoint_row *row)
 {
-    if (row->credential == 0 && row->uuid != NULL && trustpoint_uuid(row->uuid, record->id))
-        return;
+    if (row->credential == 0)
+        return row->uuid != NULL && trustpoint_uuid(row->uuid, record->id);
     for (int i = 0; i < 8; i++)
         record->id[TPKS_ID_SIZE - 1 - i] = (unsigned char)(row->credential >> (8 * i));
+    return true;
 }
 
-static tpks_result make_record(const database *d, OSSL_LIB_CTX *libctx, const head *h,
-                               const trustpoint_row *row, TPKS_RECORD **out)
+tpks_result trustpoint_name_record(const trustpoint_row *row, TPKS_RECORD *record)
+{
+    OPENSSL_free(record->name);
+    record->name = trustpoint_name(row);
+    if (record->name == NULL)
+        return fail_memory();
+    if (!set_id(record, row))
+        return fail(TPKS_TAMPERED, "it has an impossible id: restore the database from a backup");
+    return TPKS_OK;
+}
+
+tpks_result trustpoint_make_record(const database *d, OSSL_LIB_CTX *libctx, const head *h,
+                                   const trustpoint_row *row, TPKS_RECORD *record)
 {
     CRYPTO_SCOPE;
-    RECORD *record = OPENSSL_zalloc(sizeof(*record));
     unsigned microseconds = 0;
 
-    if (record == NULL)
-        return fail_memory();
+    TRY(trustpoint_name_record(row, record));
     memcpy(record->keystore, h->keystore, TPKS_ID_SIZE);
     memcpy(record->dek, h->dek, TPKS_ID_SIZE);
-    set_id(record, row);
     record->version = 1;
     record->role = trustpoint_role(row);
-    record->name = trustpoint_name(row);
     if (!trustpoint_time(row->created, &record->created, &microseconds))
         record->created = 0;
     record->changed = record->created;
-    if (record->name == NULL)
-        return fail_memory();
     TRY(trustpoint_set_text(&record->key_type, "unknown"));
     TRY(trustpoint_set_text(&record->token_serial, ""));
     TRY(set_key(d, record, row));
-    TRY(row->cert_pem != NULL ? set_certs(d, libctx, row, record) : set_fingerprint(record, row));
-    *out = record;
-    record = NULL;
-    return TPKS_OK;
-}
-
-/* ---- walking ---- */
-
-typedef struct walk {
-    const database *d;
-    OSSL_LIB_CTX *libctx;
-    const head *h;
-    const tpks_selector *by;
-    trustpoint_reading reading;
-    schema_each_fn *each;
-    void *arg;
-    uint64_t seen; /* rows that the statements gave, whatever became of them */
-} walk;
-
-/* A pin is no condition of the statement; the others are looked at once more. */
-static tpks_result matches(const walk *w, const TPKS_RECORD *record, bool *out)
-{
-    tpks_selector again = {0};
-
-    *out = true;
-    if (w->by == NULL)
-        return TPKS_OK;
-    *out = w->by->spki_sha256 == NULL ||
-           memcmp(w->by->spki_sha256, record->spki_sha256, SHA256_SIZE) == 0;
-    again = *w->by;
-    again.spki_sha256 = NULL;
-    again.name = NULL; /* there may be several for one record */
-    return *out ? record_check_match(w->libctx, record, &again) : TPKS_OK;
-}
-
-static tpks_result visit(walk *w, reader *r)
-{
-    RECORD *record = NULL;
-    trustpoint_row row;
-    bool wanted = false;
-
-    w->seen++;
-    TRY(take_columns(r, &row));
-    TRY(make_record(w->d, w->libctx, w->h, &row, &record));
-    TRY(matches(w, record, &wanted));
-    return wanted ? w->each(w->arg, record) : TPKS_OK;
-}
-
-static tpks_result run(walk *w, const char *table, const trustpoint_search *s)
-{
-    READER r = {.d = w->d, .table = table};
-
-    if (s->nothing)
-        return TPKS_OK;
-    TRY(reader_start(&r, s->sql, s->values, s->count));
-    for (bool got;;) {
-        TRY(reader_next(&r, &got));
-        if (!got)
-            return TPKS_OK;
-        TRY(visit(w, &r));
-    }
-}
-
-/* Everything, or what a name means in one reading. */
-static tpks_result walk_reading(walk *w)
-{
-    trustpoint_search *s = OPENSSL_zalloc(sizeof(*s));
-
-    if (s == NULL)
-        return fail_memory();
-    tpks_result result = trustpoint_search_credentials(w->d->tables, w->by, w->reading, s);
-    if (result == TPKS_OK)
-        result = run(w, "pki_credentialmodel", s);
-    memset(s, 0, sizeof(*s));
-    if (result == TPKS_OK)
-        result = trustpoint_search_keys(w->d->tables, w->by, w->reading, s);
-    if (result == TPKS_OK)
-        result = run(w, "crypto_managed_key", s);
-    OPENSSL_free(s);
-    return result;
-}
-
-tpks_result trustpoint_each_record(const database *d, OSSL_LIB_CTX *libctx, const head *h,
-                                   const tpks_selector *selector, schema_each_fn *each, void *arg)
-{
-    static const tpks_selector empty;
-    bool all = selector == NULL || memcmp(selector, &empty, sizeof(empty)) == 0;
-    walk w = {.d = d,
-              .libctx = libctx,
-              .h = h,
-              .by = all ? NULL : selector,
-              .reading = TRUSTPOINT_CANONICAL,
-              .each = each,
-              .arg = arg};
-
-    TRY(walk_reading(&w));
-    if (all || selector->name == NULL || w.seen != 0)
-        return TPKS_OK;
-    w.reading = TRUSTPOINT_BARE;
-    return walk_reading(&w);
-}
-
-tpks_result trustpoint_count_records(const database *d, const head *h, uint64_t *out)
-{
-    uint64_t keys = 0;
-
-    (void)h;
-    TRY(read_integer(d, "pki_credentialmodel", "SELECT count(*) FROM pki_credentialmodel", NULL, 0,
-                     out));
-    if (d->tables->count_keys != NULL)
-        TRY(read_integer(d, "crypto_managed_key", d->tables->count_keys, NULL, 0, &keys));
-    *out += keys;
-    return TPKS_OK;
+    return row->cert_pem != NULL ? set_certs(d, libctx, row, record) : set_fingerprint(record, row);
 }
 
 /* ---- opening ---- */

@@ -144,11 +144,19 @@ static tpks_result check_expiry(void *arg, const TPKS_RECORD *record)
     return TPKS_OK;
 }
 
+static void tell_unreadable(void *arg, const char *name, tpks_result result, const char *text)
+{
+    const expiry *state = arg;
+
+    (void)result;
+    finding(state->findings, FINDING_PROBLEM, name, "see \"" PROGRAM " verify\"", "%s", text);
+}
+
 static void check_records(APP *app, FINDINGS *findings)
 {
     expiry state = {.app = app, .findings = findings};
 
-    if (tpks_each(app->ks, NULL, check_expiry, &state) != TPKS_OK)
+    if (tpks_each_readable(app->ks, NULL, check_expiry, tell_unreadable, &state) != TPKS_OK)
         finding(findings, FINDING_PROBLEM, "records", "see \"" PROGRAM " verify\"", "%s",
                 tpks_error_text());
     else if (state.late == 0)
@@ -260,6 +268,15 @@ static void check_loading(APP *app, FINDINGS *findings, const char *name)
                 "this user cannot load the private key: %s", tpks_error_text());
 }
 
+/* The end of the walk counts them; doctor_store() names them. */
+static void pass_over(void *arg, const char *name, tpks_result result, const char *text)
+{
+    (void)arg;
+    (void)name;
+    (void)result;
+    (void)text;
+}
+
 void doctor_loadable(APP *app, FINDINGS *findings)
 {
     name_list list = {NULL, 0};
@@ -271,7 +288,7 @@ void doctor_loadable(APP *app, FINDINGS *findings)
                 tpks_error_text());
     if (app->config == NULL || !open_store(app, findings, only_if_needed))
         return;
-    if (tpks_each(app->ks, NULL, add_name, &list) != TPKS_OK)
+    if (tpks_each_readable(app->ks, NULL, add_name, pass_over, &list) != TPKS_OK)
         finding(findings, FINDING_PROBLEM, "records", only_if_needed, "%s", tpks_error_text());
     for (size_t i = 0; i < list.count; i++) {
         check_loading(app, findings, list.names[i]);

@@ -907,6 +907,93 @@ START_TEST(damaged_certificates)
 }
 END_TEST
 
+typedef struct seen {
+    unsigned good, bad;
+    char names[512];
+    char text[2048];
+} seen;
+
+static tpks_result see(void *arg, const TPKS_RECORD *record)
+{
+    (void)record;
+    ((seen *)arg)->good++;
+    return TPKS_OK;
+}
+
+static void see_bad(void *arg, const char *name, tpks_result result, const char *text)
+{
+    seen *s = arg;
+
+    ck_assert_int_eq(result, TPKS_TAMPERED);
+    s->bad++;
+    strncat(s->names, name, sizeof(s->names) - strlen(s->names) - 1);
+    strncat(s->names, " ", sizeof(s->names) - strlen(s->names) - 1);
+    strncat(s->text, text, sizeof(s->text) - strlen(s->text) - 1);
+}
+
+START_TEST(a_bad_row_hides_no_other)
+{
+    static const struct {
+        const char *sql, *name, *text;
+    } damages[] = {
+        {"UPDATE pki_certificatemodel SET cert_pem = 'no certificate' WHERE id = (SELECT"
+         " certificate_id FROM pki_credentialmodel WHERE id = 1)",
+         "tls-server ", "credential/1: its certificate"},
+        {"UPDATE pki_credentialmodel SET private_key = x'00' WHERE id = 5", "credential/5 ",
+         "credential/5: "},
+        {"UPDATE pki_credentialmodel SET credential_type = 'x' WHERE id = 5", "credential/5 ",
+         "pki_credentialmodel, column 2"},
+        {"UPDATE pki_ownercredentialmodel SET unique_name = x'00ff'", "credential/9 ", "column 10"},
+        {"UPDATE pki_ownercredentialmodel SET unique_name = 'a' || char(0) || 'b'", "credential/9 ",
+         "column 10"},
+        {"UPDATE crypto_managed_key_software_binding SET encrypted_private_key_pkcs8_der = 7"
+         " WHERE managed_key_id = (SELECT managed_private_key_id FROM pki_credentialmodel WHERE"
+         " id = 4)",
+         "credential/4 ", "credential/4: "},
+        {"UPDATE crypto_provider_software_config SET encryption_source_ref ="
+         " printf('%.2000c', 'x')",
+         "ca/fx CA Süd signer/fx-signer ", "too long"},
+    };
+    tpks_status_info info;
+    uint64_t proven = 0;
+
+    for (size_t i = 0; i < COUNT(damages); i++) {
+        seen s = {0};
+        use_sample("current-0.6-software");
+        sql(damages[i].sql);
+        TPKS *ks = open_sample();
+        expect(TPKS_TAMPERED, tpks_each_readable(ks, NULL, see, see_bad, &s));
+        ck_assert_str_eq(s.names, damages[i].name);
+        ck_assert_msg(strstr(s.text, damages[i].text) != NULL, "%s", s.text);
+        ck_assert_uint_eq(s.good + s.bad, 9);
+        memset(&s, 0, sizeof(s));
+        expect(TPKS_TAMPERED, tpks_verify(ks, NULL, see_bad, &s, &proven));
+        ck_assert_str_eq(s.names, damages[i].name);
+        ck_assert_uint_eq(proven + s.bad, 9);
+        expect_ok(tpks_status(ks, &info));
+        expect_ok(load_name(ks, "device/fx-device-01/device-p384.fx-device-01"));
+        expect(TPKS_TAMPERED, tpks_each(ks, NULL, see, &s));
+        tpks_close(ks);
+    }
+}
+END_TEST
+
+/* It may be the one that was meant, so that none is taken; but all are named. */
+START_TEST(a_bad_row_among_the_matches)
+{
+    use_sample("current-0.6-software");
+    sql("UPDATE pki_issuedcredentialmodel SET common_name = 'twin' WHERE id < 3;"
+        "UPDATE pki_credentialmodel SET private_key = x'00' WHERE id = 5;");
+    TPKS *ks = open_sample();
+    expect(TPKS_TAMPERED, find_uri(ks, "trustpoint://?cn=twin"));
+    expect_text("1 that can't be read (credential/5: ");
+    expect_found(ks, "trustpoint://?cn=twin&credential=6", "credential/6");
+    expect(TPKS_TAMPERED, find_uri(ks, "trustpoint://?credential=5"));
+    expect_text("credential/5: ");
+    tpks_close(ks);
+}
+END_TEST
+
 /* ---- finding ---- */
 
 START_TEST(every_way_to_a_record)
@@ -1246,6 +1333,8 @@ int main(void)
     tcase_add_test(databases, an_open_keystore_sees_that_the_dek_was_replaced);
     tcase_add_test(databases, values_of_another_format);
     tcase_add_test(databases, damaged_certificates);
+    tcase_add_test(databases, a_bad_row_hides_no_other);
+    tcase_add_test(databases, a_bad_row_among_the_matches);
     tcase_add_test(databases, every_way_to_a_record);
     tcase_add_test(databases, ambiguous_names);
     tcase_add_test(databases, pins_and_fingerprints);

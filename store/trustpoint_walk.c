@@ -1,0 +1,192 @@
+/* trustpoint_walk.c - through the rows, one record after the other */
+#include <inttypes.h>
+
+#include <openssl/crypto.h>
+
+#include "error.h"
+#include "trustpoint.h"
+
+/* ---- columns ---- */
+
+static void take_managed(reader *r, trustpoint_row *row)
+{
+    row->uuid = take_borrowed_text(r);
+    row->alias = take_borrowed_text(r);
+    row->algorithm = take_borrowed_text(r);
+    row->spki_sha256 = take_borrowed_text(r);
+    row->key_id = take_borrowed_text(r);
+    row->imported = take_borrowed_text(r);
+    row->encrypted = take_borrowed_blob(r);
+    row->password_source = take_borrowed_text(r);
+    row->password_ref = take_borrowed_text(r);
+}
+
+static tpks_result take_columns(reader *r, trustpoint_row *row)
+{
+    memset(row, 0, sizeof(*row));
+    row->credential = take_integer(r);
+    row->type = take_integer(r);
+    row->private_key = take_borrowed_text(r);
+    row->created = take_borrowed_text(r);
+    row->certificate = take_integer_or_zero(r);
+    row->cert_pem = take_borrowed_text(r);
+    row->active_tls = take_integer_or_zero(r);
+    row->ca = take_borrowed_text(r);
+    row->signer = take_borrowed_text(r);
+    row->owner = take_borrowed_text(r);
+    row->device = take_borrowed_text(r);
+    row->device_cn = take_borrowed_text(r);
+    row->device_cn_repeats = take_integer(r);
+    row->key_label = take_borrowed_text(r);
+    row->token_label = take_borrowed_text(r);
+    row->token_serial = take_borrowed_text(r);
+    if (r->d->tables->keys == TRUSTPOINT_KEYS_MANAGED)
+        take_managed(r, row);
+    if (row->private_key == NULL)
+        malformed(r);
+    return r->result;
+}
+
+/* ---- walking ---- */
+
+typedef struct walk {
+    const database *d;
+    OSSL_LIB_CTX *libctx;
+    const head *h;
+    const tpks_selector *by;
+    trustpoint_reading reading;
+    schema_each_fn *each;
+    schema_bad_fn *bad; /* NULL: the walk ends at a record that can't be read */
+    void *arg;
+    uint64_t seen; /* rows that the statements gave, whatever became of them */
+} walk;
+
+/* A pin is no condition of the statement; the others are looked at once more. */
+static tpks_result matches(const walk *w, const TPKS_RECORD *record, bool *out)
+{
+    tpks_selector again = {0};
+
+    *out = true;
+    if (w->by == NULL)
+        return TPKS_OK;
+    *out = w->by->spki_sha256 == NULL ||
+           memcmp(w->by->spki_sha256, record->spki_sha256, SHA256_SIZE) == 0;
+    again = *w->by;
+    again.spki_sha256 = NULL;
+    again.name = NULL; /* there may be several for one record */
+    return *out ? record_check_match(w->libctx, record, &again) : TPKS_OK;
+}
+
+/* By what is beyond doubt: its number. */
+static tpks_result name_malformed(const trustpoint_row *row, TPKS_RECORD *record)
+{
+    trustpoint_row known = {.credential = row->credential, .uuid = row->uuid};
+
+    return row->credential == 0 && row->uuid == NULL ? TPKS_OK
+                                                     : trustpoint_name_record(&known, record);
+}
+
+static tpks_result read_record(walk *w, reader *r, TPKS_RECORD *record)
+{
+    trustpoint_row row;
+    tpks_result result = take_columns(r, &row);
+
+    if (result != TPKS_OK)
+        (void)name_malformed(&row, record);
+    else
+        result = trustpoint_make_record(w->d, w->libctx, w->h, &row, record);
+    return row.credential == 0 ? result
+                               : fail_in(result, TRUSTPOINT_CREDENTIAL "%" PRIu64, row.credential);
+}
+
+/* What was read of a record is freed before the next one. */
+static tpks_result visit(walk *w, reader *r)
+{
+    RECORD *record = OPENSSL_zalloc(sizeof(*record));
+    bool wanted = false;
+
+    if (record == NULL)
+        return fail_memory();
+    w->seen++;
+    tpks_result result = read_record(w, r, record);
+    if (result == TPKS_OK)
+        result = matches(w, record, &wanted);
+    if (result == TPKS_OK)
+        return wanted ? w->each(w->arg, record) : TPKS_OK;
+    return w->bad != NULL && schema_is_of_row(result) ? w->bad(w->arg, record, result) : result;
+}
+
+static tpks_result run(walk *w, const char *table, const trustpoint_search *s)
+{
+    READER r = {.d = w->d, .table = table};
+
+    if (s->nothing)
+        return TPKS_OK;
+    TRY(reader_start(&r, s->sql, s->values, s->count));
+    for (bool got;;) {
+        TRY(reader_next(&r, &got));
+        if (!got)
+            return TPKS_OK;
+        TRY(visit(w, &r));
+    }
+}
+
+/* Everything, or what a name means in one reading. */
+static tpks_result walk_reading(walk *w)
+{
+    trustpoint_search *s = OPENSSL_zalloc(sizeof(*s));
+
+    if (s == NULL)
+        return fail_memory();
+    tpks_result result = trustpoint_search_credentials(w->d->tables, w->by, w->reading, s);
+    if (result == TPKS_OK)
+        result = run(w, "pki_credentialmodel", s);
+    memset(s, 0, sizeof(*s));
+    if (result == TPKS_OK)
+        result = trustpoint_search_keys(w->d->tables, w->by, w->reading, s);
+    if (result == TPKS_OK)
+        result = run(w, "crypto_managed_key", s);
+    OPENSSL_free(s);
+    return result;
+}
+
+tpks_result trustpoint_each_readable(const database *d, OSSL_LIB_CTX *libctx, const head *h,
+                                     const tpks_selector *selector, schema_each_fn *each,
+                                     schema_bad_fn *bad, void *arg)
+{
+    static const tpks_selector empty;
+    bool all = selector == NULL || memcmp(selector, &empty, sizeof(empty)) == 0;
+    walk w = {.d = d,
+              .libctx = libctx,
+              .h = h,
+              .by = all ? NULL : selector,
+              .reading = TRUSTPOINT_CANONICAL,
+              .each = each,
+              .bad = bad,
+              .arg = arg};
+
+    TRY(walk_reading(&w));
+    if (all || selector->name == NULL || w.seen != 0)
+        return TPKS_OK;
+    w.reading = TRUSTPOINT_BARE;
+    return walk_reading(&w);
+}
+
+tpks_result trustpoint_each_record(const database *d, OSSL_LIB_CTX *libctx, const head *h,
+                                   const tpks_selector *selector, schema_each_fn *each, void *arg)
+{
+    return trustpoint_each_readable(d, libctx, h, selector, each, NULL, arg);
+}
+
+tpks_result trustpoint_count_records(const database *d, const head *h, uint64_t *out)
+{
+    uint64_t keys = 0;
+
+    (void)h;
+    TRY(read_integer(d, "pki_credentialmodel", "SELECT count(*) FROM pki_credentialmodel", NULL, 0,
+                     out));
+    if (d->tables->count_keys != NULL)
+        TRY(read_integer(d, "crypto_managed_key", d->tables->count_keys, NULL, 0, &keys));
+    *out += keys;
+    return TPKS_OK;
+}
