@@ -137,7 +137,9 @@ TPKS_CHECK tpks_result restore_in_load(TPKS *ks);
 TPKS_CHECK tpks_result trustpoint_restore(TPKS *ks);
 /* Finishes a restore that was killed after the database was written; changes nothing otherwise. */
 TPKS_CHECK tpks_result trustpoint_resume(TPKS *ks);
-/* May this user write what a restore writes? */
+/* Is there a password or recovery key, of Trustpoint's or ours? TPKS_KEK_MISSING. */
+TPKS_CHECK tpks_result trustpoint_check_way_back(TPKS *ks);
+/* The same, and may this user write what a restore writes? */
 TPKS_CHECK tpks_result trustpoint_check_restorable(TPKS *ks);
 
 /* ---- slots.c ---- */

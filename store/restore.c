@@ -378,6 +378,8 @@ tpks_result restore_in_load(TPKS *ks)
 
     if (!ks->no_restore)
         TRY(search_sources(ks, &s));
+    if (ks->schema->rewrap != NULL)
+        TRY(trustpoint_check_way_back(ks));
     if (!s.has)
         return nobody_to_ask(ks, ks->no_restore ? NULL : &s);
     tpks_result result = tpks_open(&options, &writer);

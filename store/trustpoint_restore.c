@@ -300,7 +300,7 @@ tpks_result trustpoint_resume(TPKS *ks)
 }
 
 /* 0.6 and later keep no copy of their own under a password. */
-static tpks_result check_way_back(TPKS *ks)
+tpks_result trustpoint_check_way_back(TPKS *ks)
 {
     TPKS *side = NULL;
 
@@ -317,7 +317,7 @@ static tpks_result check_way_back(TPKS *ks)
 
 tpks_result trustpoint_check_restorable(TPKS *ks)
 {
-    TRY(check_way_back(ks));
+    TRY(trustpoint_check_way_back(ks));
     TRY(ks->d.backend->begin(ks->d.db, true));
     tpks_result result = ks->schema->rewrap->check_right(&ks->d);
     ks->d.backend->rollback(ks->d.db);

@@ -243,56 +243,58 @@ done
 
 # ---- KEK, token, DEK, rows ----------------------------------------------------------------------
 
-for generation in legacy current; do
-    use "$VARIANTS/$generation-foreign" sqlite
-    remember
-    state "$generation: foreign KEK" kek-foreign 65 "trustpoint-"
-    refuses "$generation: foreign KEK: a sealed key" trustpoint://tls-server 5 ""
-    loads "$generation: foreign KEK: a key in the token" trustpoint://signer/fx-signer
-    unchanged "$generation: foreign KEK"
-
-    use "$VARIANTS/$generation-duplicate" sqlite
-    remember
-    state "$generation: second KEK" kek-foreign 65 "several AES keys"
-    refuses "$generation: second KEK: a sealed key" trustpoint://tls-server 5 "several AES keys"
-    unchanged "$generation: second KEK"
-
-    use "$VARIANTS/$generation-token-lost" sqlite
-    remember
-    state "$generation: no token" token-missing 69 "Trustpoint-SoftHSM"
-    refuses "$generation: no token: a sealed key" trustpoint://tls-server 6 ""
-    refuses "$generation: no token: a key in the token" trustpoint://signer/fx-signer 6 ""
-    listed "$generation: no token"
-    unchanged "$generation: no token"
-
-    for corrupt in tls-key tls-tag tls-base64 tls-short; do
-        use "$VARIANTS/$generation-$corrupt" sqlite
+for engine in sqlite postgresql; do
+    for generation in legacy current; do
+        use "$VARIANTS/$generation-foreign" "$engine"
         remember
-        state "$generation: $corrupt" unlocked 0 ""
-        refuses "$generation: $corrupt: the damaged key" trustpoint://tls-server 10 "tls-server"
-        loads "$generation: $corrupt: another key" trustpoint://owner/fx-owner
-        fails "$generation: $corrupt: verify" 1 "tls-server" tpk verify
-        unchanged "$generation: $corrupt"
-    done
+        state "$generation, $engine: foreign KEK" kek-foreign 65 "trustpoint-"
+        refuses "$generation, $engine: foreign KEK: a sealed key" trustpoint://tls-server 5 ""
+        loads "$generation, $engine: foreign KEK: a key in the token" trustpoint://signer/fx-signer
+        unchanged "$generation, $engine: foreign KEK"
 
-    use "$VARIANTS/$generation-swapped-keys" sqlite
-    refuses "$generation: keys of two rows exchanged" trustpoint://tls-server any "tls-server"
-    refuses "$generation: keys of two rows exchanged, the other one" \
-        trustpoint://device/fx-device-01/device-p384.fx-device-01 any "device-p384"
-
-    use "$VARIANTS/$generation-certificate" sqlite
-    refuses "$generation: damaged certificate" trustpoint://tls-server any "tls-server"
-    loads "$generation: damaged certificate: another key" trustpoint://owner/fx-owner
-
-    use "$VARIANTS/$generation-wrapped-dek-null" sqlite "restore = no"
-    state "$generation: no wrapped DEK" kek-missing 75 ""
-    refuses "$generation: no wrapped DEK: a sealed key" trustpoint://tls-server 4 ""
-    for corrupt in wrapped-dek wrapped-dek-short; do
-        use "$VARIANTS/$generation-$corrupt" sqlite
+        use "$VARIANTS/$generation-duplicate" "$engine"
         remember
-        state "$generation: $corrupt" kek-foreign 65 ""
-        refuses "$generation: $corrupt: a sealed key" trustpoint://tls-server any ""
-        unchanged "$generation: $corrupt"
+        state "$generation, $engine: second KEK" kek-foreign 65 "several AES keys"
+        refuses "$generation, $engine: second KEK: a sealed key" trustpoint://tls-server 5 "several AES keys"
+        unchanged "$generation, $engine: second KEK"
+
+        use "$VARIANTS/$generation-token-lost" "$engine"
+        remember
+        state "$generation, $engine: no token" token-missing 69 "Trustpoint-SoftHSM"
+        refuses "$generation, $engine: no token: a sealed key" trustpoint://tls-server 6 ""
+        refuses "$generation, $engine: no token: a key in the token" trustpoint://signer/fx-signer 6 ""
+        listed "$generation, $engine: no token"
+        unchanged "$generation, $engine: no token"
+
+        for corrupt in tls-key tls-tag tls-base64 tls-short; do
+            use "$VARIANTS/$generation-$corrupt" "$engine"
+            remember
+            state "$generation, $engine: $corrupt" unlocked 0 ""
+            refuses "$generation, $engine: $corrupt: the damaged key" trustpoint://tls-server 10 "tls-server"
+            loads "$generation, $engine: $corrupt: another key" trustpoint://owner/fx-owner
+            fails "$generation, $engine: $corrupt: verify" 1 "tls-server" tpk verify
+            unchanged "$generation, $engine: $corrupt"
+        done
+
+        use "$VARIANTS/$generation-swapped-keys" "$engine"
+        refuses "$generation, $engine: keys of two rows exchanged" trustpoint://tls-server any "tls-server"
+        refuses "$generation, $engine: keys of two rows exchanged, the other one" \
+            trustpoint://device/fx-device-01/device-p384.fx-device-01 any "device-p384"
+
+        use "$VARIANTS/$generation-certificate" "$engine"
+        refuses "$generation, $engine: damaged certificate" trustpoint://tls-server any "tls-server"
+        loads "$generation, $engine: damaged certificate: another key" trustpoint://owner/fx-owner
+
+        use "$VARIANTS/$generation-wrapped-dek-null" "$engine" "restore = no"
+        state "$generation, $engine: no wrapped DEK" kek-missing 75 ""
+        refuses "$generation, $engine: no wrapped DEK: a sealed key" trustpoint://tls-server 4 ""
+        for corrupt in wrapped-dek wrapped-dek-short; do
+            use "$VARIANTS/$generation-$corrupt" "$engine"
+            remember
+            state "$generation, $engine: $corrupt" kek-foreign 65 ""
+            refuses "$generation, $engine: $corrupt: a sealed key" trustpoint://tls-server any ""
+            unchanged "$generation, $engine: $corrupt"
+        done
     done
 done
 

@@ -340,19 +340,28 @@ static void check_decrypts_raw(const used_key *used)
     ck_assert_mem_eq(out, plain, sizeof(plain));
 }
 
-START_TEST(a_key_with_that_policy_decrypts)
+/* A module on OpenSSL 3.2 or later does not tell, and gives out some message that is always the
+ * same one (implicit rejection). */
+static void check_bad_ciphertext(const used_key *used)
 {
     const tpks_token_op op = {.mechanism = TPKS_RSA_PKCS};
     unsigned char in[256] = {0, 1}, out[OUT_MAX];
     size_t size = sizeof(out);
+    tpks_result result = tpks_token_key_decrypt(used->key, &op, in, sizeof(in), out, &size);
 
+    if (result != TPKS_OK)
+        ck_assert_int_eq(result, TPKS_BAD_INPUT);
+}
+
+START_TEST(a_key_with_that_policy_decrypts)
+{
     generate("web", "rsa:2048", TPKS_MAY_SIGN | TPKS_MAY_DECRYPT);
     used_key used = open_key("web");
     check_decrypts(&used, TPKS_RSA_PKCS, RSA_PKCS1_PADDING);
     check_decrypts(&used, TPKS_RSA_OAEP, RSA_PKCS1_OAEP_PADDING);
     check_decrypts_raw(&used);
     for (int i = 0; i < 3; i++)
-        expect(TPKS_BAD_INPUT, tpks_token_key_decrypt(used.key, &op, in, sizeof(in), out, &size));
+        check_bad_ciphertext(&used);
     check_decrypts(&used, TPKS_RSA_PKCS, RSA_PKCS1_PADDING);
     expect_ok(sign(&used));
     close_key(&used);
