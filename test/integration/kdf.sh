@@ -83,8 +83,9 @@ as_loader() {
     run_as www-data env SOFTHSM2_CONF="$SOFTHSM2_CONF" "$@"
 }
 QUESTION="backup password"
+cp "$ROOT/test/integration/at_terminal.py" "$WORK/" # the checkout may be closed to others
 fails "restore without the right to write" 77 "" as_loader python3 \
-    "$ROOT/test/integration/at_terminal.py" --prompt "$QUESTION" --answer "$PASSWORD_FILE" -- \
+    "$WORK/at_terminal.py" --prompt "$QUESTION" --answer "$PASSWORD_FILE" -- \
     "$KEYSTORE_COMMAND" --config "$CONFIG" restore
 same "it did not ask" 0 "$(grep -cF "$QUESTION:" "$OUT" || true)"
 chown -R root:root "$PRIVATE"
