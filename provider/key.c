@@ -22,6 +22,7 @@ struct key {
     void *data;
     char *uri;
     unsigned policy;
+    bool configured; /* keystore.cnf says the policy */
     bool private_half;
     TPKS_TOKEN_KEY *token; /* NULL: the private half is in `data` */
     void *unpadding;       /* with a token: data for decryption, NULL if it does not decrypt */
@@ -114,9 +115,10 @@ void key_free(KEY *key)
     OPENSSL_free(key);
 }
 
-int key_set_private(KEY *key, const char *uri, unsigned policy)
+int key_set_private(KEY *key, const char *uri, unsigned policy, bool configured)
 {
     key->private_half = true;
+    key->configured = configured;
     key->policy = policy;
     key->uri = OPENSSL_strdup(uri);
     return key->uri != NULL;
@@ -301,8 +303,18 @@ bool key_permits(const KEY *key, unsigned use)
 {
     if (!key->private_half || (key->policy & use) == use)
         return true;
-    RAISE(key->context, TPKS_NOT_PERMITTED,
-          "the policy of key %s does not allow to %s: trustpoint-keystore policy --allow-%s",
-          key->uri, use_name(use), use_name(use));
+    if (key->configured && use == TPKS_MAY_DECRYPT)
+        RAISE(key->context, TPKS_NOT_PERMITTED,
+              "key %s is Trustpoint's, which has no policy that would allow it to decrypt: name it "
+              "in the directive `decrypt` of keystore.cnf",
+              key->uri);
+    else if (key->configured)
+        RAISE(key->context, TPKS_NOT_PERMITTED,
+              "the certificate of key %s does not allow to %s: have one issued that does", key->uri,
+              use_name(use));
+    else
+        RAISE(key->context, TPKS_NOT_PERMITTED,
+              "the policy of key %s does not allow to %s: trustpoint-keystore policy --allow-%s",
+              key->uri, use_name(use), use_name(use));
     return false;
 }

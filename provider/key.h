@@ -42,8 +42,11 @@ KEY *key_decode(CONTEXT *context, const KEY_TYPE *type, const char *structure,
 KEY *key_up_ref(KEY *key);
 /* NULL is ignored. The default provider wipes the private half with the last reference. */
 void key_free(KEY *key);
-/* Says where a decoded private key came from and what it may do. Returns 0 when memory is short. */
-int key_set_private(KEY *key, const char *uri, unsigned policy);
+/*
+ * Says where a decoded private key came from and what it may do; `configured`: as keystore.cnf says
+ * it, for the record itself can't. Returns 0 when memory is short.
+ */
+int key_set_private(KEY *key, const char *uri, unsigned policy, bool configured);
 /*
  * The private half is in a token, after key_set_private(), which says what it may do. Takes
  * `token`, also when it fails; returns 0 when memory is short.

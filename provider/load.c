@@ -214,6 +214,12 @@ static KEY *decrypt(const SOURCE *source, const TPKS_RECORD *record, const KEY_T
                       tpks_secret_size(pkcs8));
 }
 
+/* Trustpoint's records have no policy. */
+static bool is_configured(const TPKS_RECORD *record)
+{
+    return *tpks_record_role(record) != '\0';
+}
+
 static KEY *checked(const SOURCE *source, const TPKS_RECORD *record, KEY *key)
 {
     __attribute__((cleanup(key_release))) KEY *public_key =
@@ -229,7 +235,8 @@ static KEY *checked(const SOURCE *source, const TPKS_RECORD *record, KEY *key)
               tpks_record_name(record));
         return NULL;
     }
-    if (uri == NULL || !key_set_private(key, uri, tpks_record_policy(record)))
+    if (uri == NULL ||
+        !key_set_private(key, uri, tpks_record_policy(record), is_configured(record)))
         return NULL;
     return key;
 }
@@ -259,7 +266,8 @@ static KEY *in_token(const SOURCE *source, const TPKS_RECORD *record, const KEY_
     if (!is_for_tokens(source, record, type))
         return NULL;
     key = source_public_key(source, record);
-    if (key == NULL || uri == NULL || !key_set_private(key, uri, tpks_record_policy(record)))
+    if (key == NULL || uri == NULL ||
+        !key_set_private(key, uri, tpks_record_policy(record), is_configured(record)))
         return NULL;
     result = tpks_token_key_open(source->keystore, record, &token);
     RAISE_RESULT(source->context, result);

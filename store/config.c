@@ -36,7 +36,7 @@
 #define BLANKS " \t\r"
 #define LIST_SEPARATORS ", \t"
 
-enum { STORE, TOKEN, DEK, HSM_SESSION, RESTORE, ALLOW, LOG, STATE, DIRECTIVE_COUNT };
+enum { STORE, TOKEN, DEK, HSM_SESSION, RESTORE, ALLOW, DECRYPT, LOG, STATE, DIRECTIVE_COUNT };
 
 typedef struct section {
     char name[KEYSTORE_NAME_MAX + 1];
@@ -155,7 +155,7 @@ static tpks_result check_pattern(const char *item)
                                "list what is allowed");
 }
 
-static tpks_result check_allow(const char *value)
+static tpks_result check_patterns(const char *value)
 {
     return check_list(value, check_pattern);
 }
@@ -185,7 +185,8 @@ static const struct directive {
     [DEK] = {"dek", "auto", check_dek},
     [HSM_SESSION] = {"hsm-session", "load", check_session},
     [RESTORE] = {"restore", "credential, callback", check_restore},
-    [ALLOW] = {"allow", "*", check_allow},
+    [ALLOW] = {"allow", "*", check_patterns},
+    [DECRYPT] = {"decrypt", NULL, check_patterns},
     [LOG] = {"log", "no", check_log},
     [STATE] = {"state", TPKS_STATEDIR, check_state},
 };
@@ -266,7 +267,7 @@ static tpks_result set_directive(section *into, const char *name, const char *va
 
     if (i < 0)
         return fail(TPKS_BAD_CONFIG, "unknown directive; known are store, token, dek, hsm-session, "
-                                     "restore, allow, log and state");
+                                     "restore, allow, decrypt, log and state");
     if (into->values[i] != NULL)
         return fail(TPKS_BAD_CONFIG, "the directive is there twice: leave one");
     if (*value == '\0')
@@ -560,20 +561,32 @@ const char *tpks_config_get(const TPKS_CONFIG *config, const char *keystore, con
     return i == STORE ? from->default_store : DIRECTIVES[i].fallback;
 }
 
-bool config_allows(const TPKS_CONFIG *config, const char *keystore, const char *name)
+/* Does one of the directive's patterns fit the name? */
+static bool covers(const TPKS_CONFIG *config, const char *keystore, const char *directive,
+                   const char *name)
 {
-    const char *allow = tpks_config_get(config, keystore, "allow");
-    char *copy = allow != NULL ? OPENSSL_strdup(allow) : NULL;
+    const char *patterns = tpks_config_get(config, keystore, directive);
+    char *copy = patterns != NULL ? OPENSSL_strdup(patterns) : NULL;
     char *rest = NULL;
-    bool allowed = false;
+    bool covered = false;
 
     if (copy == NULL)
         return false;
-    for (char *item = strtok_r(copy, LIST_SEPARATORS, &rest); item != NULL && !allowed;
+    for (char *item = strtok_r(copy, LIST_SEPARATORS, &rest); item != NULL && !covered;
          item = strtok_r(NULL, LIST_SEPARATORS, &rest))
-        allowed = fnmatch(item, name, FNM_NOESCAPE) == 0;
+        covered = fnmatch(item, name, FNM_NOESCAPE) == 0;
     OPENSSL_free(copy);
-    return allowed;
+    return covered;
+}
+
+bool config_allows(const TPKS_CONFIG *config, const char *keystore, const char *name)
+{
+    return covers(config, keystore, "allow", name);
+}
+
+bool config_lets_decrypt(const TPKS_CONFIG *config, const char *keystore, const char *name)
+{
+    return covers(config, keystore, "decrypt", name);
 }
 
 static bool same_text(const char *a, const char *b)

@@ -17,6 +17,9 @@ bool config_keystore_name_ok(const char *name);
  */
 bool config_allows(const TPKS_CONFIG *config, const char *keystore, const char *name);
 
+/* The same for the directive `decrypt`. */
+bool config_lets_decrypt(const TPKS_CONFIG *config, const char *keystore, const char *name);
+
 /* Another owner; each ends with tpks_config_free(). Any thread may call both. */
 TPKS_CONFIG *config_up_ref(const TPKS_CONFIG *config);
 

@@ -4,6 +4,7 @@
 
 #include <openssl/crypto.h>
 
+#include "config.h"
 #include "file.h"
 #include "keystore_internal.h"
 
@@ -11,6 +12,7 @@
 
 /* Keeps the first match and the names of some more. */
 typedef struct finding {
+    const TPKS *ks;
     TPKS_RECORD *first;
     size_t count;
     bool unfinished; /* one that is no key would match */
@@ -25,6 +27,14 @@ static void finding_end(finding *f)
     tpks_record_free(f->first);
 }
 
+/* Trustpoint has no policy that could let a key decrypt: the configuration has. */
+static void add_policy(const TPKS *ks, TPKS_RECORD *record)
+{
+    if (ks->schema != &schema_native && strcmp(record->key_type, "RSA") == 0 &&
+        config_lets_decrypt(ks->config, ks->section, record->name))
+        record->policy |= TPKS_MAY_DECRYPT;
+}
+
 static tpks_result keep(void *arg, TPKS_RECORD *record)
 {
     finding *f = arg;
@@ -37,7 +47,10 @@ static tpks_result keep(void *arg, TPKS_RECORD *record)
     if (++f->count <= CANDIDATES_SHOWN)
         snprintf(f->names + used, sizeof(f->names) - used, "%s\"%.100s\"", used == 0 ? "" : ", ",
                  record->name);
-    return f->first == NULL ? record_copy(record, &f->first) : TPKS_OK;
+    if (f->first != NULL)
+        return TPKS_OK;
+    add_policy(f->ks, record);
+    return record_copy(record, &f->first);
 }
 
 /* Who would it be? It may be the one that is meant. */
@@ -55,6 +68,7 @@ static tpks_result keep_bad(void *arg, const TPKS_RECORD *record, tpks_result re
 
 static tpks_result search_once(TPKS *ks, const tpks_selector *selector, finding *f)
 {
+    f->ks = ks;
     if (!ks->in_change)
         TRY(ks->d.backend->begin(ks->d.db, false));
     tpks_result result = keystore_each_readable(ks, selector, keep, keep_bad, f);
@@ -141,6 +155,7 @@ tpks_result tpks_find(TPKS *ks, const tpks_selector *selector, TPKS_RECORD **out
 
 /* Gives a record away as the public type. */
 typedef struct walk {
+    const TPKS *ks;
     tpks_each_fn *each;
     tpks_bad_fn *bad;
     void *arg;
@@ -152,13 +167,16 @@ static tpks_result pass_on(void *arg, TPKS_RECORD *record)
 {
     const walk *w = arg;
 
-    return record_is_unfinished(record) ? TPKS_OK : w->each(w->arg, record);
+    if (record_is_unfinished(record))
+        return TPKS_OK;
+    add_policy(w->ks, record);
+    return w->each(w->arg, record);
 }
 
 tpks_result tpks_each(TPKS *ks, const tpks_selector *selector, tpks_each_fn *each, void *arg)
 {
     CRYPTO_SCOPE;
-    walk w = {.each = each, .arg = arg};
+    walk w = {.ks = ks, .each = each, .arg = arg};
 
     return ks->schema->each_record(&ks->d, ks->libctx, &ks->head, selector, pass_on, &w);
 }
@@ -220,7 +238,7 @@ tpks_result tpks_each_readable(TPKS *ks, const tpks_selector *selector, tpks_eac
                                tpks_bad_fn *bad, void *arg)
 {
     CRYPTO_SCOPE;
-    walk w = {.each = each, .bad = bad, .arg = arg};
+    walk w = {.ks = ks, .each = each, .bad = bad, .arg = arg};
 
     TRY(keystore_each_readable(ks, selector, pass_on, pass_bad_on, &w));
     if (w.first != TPKS_OK)

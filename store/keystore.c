@@ -209,6 +209,17 @@ static tpks_result read_head(TPKS *ks)
     return TPKS_OK;
 }
 
+/* Where each record says what its key may do, a second word on it would only be missed. */
+static tpks_result check_decrypt(const TPKS *ks)
+{
+    if (ks->schema != &schema_native || keystore_setting(ks, "decrypt") == NULL)
+        return TPKS_OK;
+    return fail(TPKS_BAD_CONFIG,
+                "[keystore%s%s] decrypt: is for Trustpoint's own databases, and %s is none: remove "
+                "it, and run \"trustpoint-keystore policy --allow-decrypt NAME\"",
+                *ks->section == '\0' ? "" : "_", ks->section, ks->d.backend->describe(ks->d.db));
+}
+
 tpks_result tpks_open(const tpks_options *options, TPKS **out)
 {
     CRYPTO_SCOPE;
@@ -228,6 +239,7 @@ tpks_result tpks_open(const tpks_options *options, TPKS **out)
     TRY(ks->d.backend->open(location, ks->access == TPKS_WRITE ? TPKS_DB_WRITE : TPKS_DB_READ,
                             &ks->d.db));
     TRY(schema_recognise(&ks->d, &ks->schema));
+    TRY(check_decrypt(ks));
     TRY(read_head(ks));
     *out = ks;
     ks = NULL;

@@ -51,4 +51,58 @@ for sample in legacy-0.5-software current-0.6-software; do
         openssl pkey -noout -in "trustpoint://?cn=twin"
     ok "$sample: the other one by its name" openssl pkey -noout -in "trustpoint://credential/6"
 done
+
+# ---- which keys may decrypt ----------------------------------------------------------------------
+
+# Keys of a database with an HSM: in its rows, and in the token.
+use_token() {
+    rm -rf "$PRIVATE/legacy-0.5" "$PRIVATE/state"
+    trustpoint_sample legacy-0.5
+    cp "$SAMPLE/db.sqlite3" "$PRIVATE/keystore.db"
+    write_keystore_cnf "$@"
+}
+# encrypt NAME: into WORK/secret.
+encrypt() {
+    rm -f "$WORK/leaf.pem"
+    tpk cert "$1" --leaf --out "$WORK/leaf.pem" &&
+        plain openssl pkeyutl -encrypt -certin -inkey "$WORK/leaf.pem" \
+            -pkeyopt rsa_padding_mode:oaep -in "$WORK/text" -out "$WORK/secret"
+}
+decrypt() {
+    openssl pkeyutl -decrypt -inkey "$1" -pkeyopt rsa_padding_mode:oaep -in "$WORK/secret" \
+        -out "$WORK/again"
+}
+decrypts() { decrypt "$1" && cmp "$WORK/text" "$WORK/again"; }
+signs() { openssl dgst -sha256 -sign "$1" -out "$WORK/signature" "$WORK/text"; }
+
+echo "text" >"$WORK/text"
+IN_DATABASE=device/fx-device-01/device-rsa2048.fx-device-01
+IN_TOKEN='ca/fx CA Süd'
+use_token
+for name in "$IN_DATABASE" "$IN_TOKEN"; do
+    uri=trustpoint://$(python3 -c 'import sys, urllib.parse as u; print(u.quote(sys.argv[1]))' "$name")
+    use_token
+    ok "$name: encrypt" encrypt "$name"
+    ok "$name: it signs" signs "$uri"
+    fails "$name: it does not decrypt" any "name it in the directive \`decrypt\` of keystore.cnf" \
+        decrypt "$uri"
+    same "$name: which its policy says" "sign" "$(tpk policy "$name")"
+    use_token "decrypt = signer/*, ${name// /?}"
+    ok "$name: named in the directive it does" decrypts "$uri"
+    ok "$name: by another name, too" decrypts \
+        "trustpoint://?credential=$([ "$name" = "$IN_TOKEN" ] && echo 4 || echo 6)"
+    same "$name: and says so" "sign, decrypt" "$(tpk policy "$name")"
+    use_token "decrypt = nobody"
+    fails "$name: another is named" any "keystore.cnf" decrypt "$uri"
+done
+use_token "decrypt = *"
+same "a key that is not RSA does not" "sign, agree" "$(tpk policy tls-server)"
+
+TOKEN_URI=
+rm -f "$PRIVATE/keystore.db"
+new_keystore
+quietly tpk generate rsa --type rsa:2048
+echo "decrypt = *" >>"$CONFIG"
+fails "a native keystore has no use for it" any "trustpoint-keystore policy --allow-decrypt" tpk list
+fails "a program says so, too" any "trustpoint-keystore policy --allow-decrypt" signs trustpoint://rsa
 finish

@@ -58,6 +58,7 @@ START_TEST(every_directive)
                                     "hsm-session =process\n"
                                     "restore = credential, file:/run/pw , ask-password,socket\n"
                                     "allow = web-*, mail ?x\n"
+                                    "decrypt = device/*\n"
                                     "log = file:/var/log/tp.log\n"
                                     "state = /srv/tp\n"
                                     "[keystore_a-b_1]\n"
@@ -72,6 +73,8 @@ START_TEST(every_directive)
     ck_assert_str_eq(tpks_config_get(config, "", "restore"),
                      "credential, file:/run/pw , ask-password,socket");
     ck_assert_str_eq(tpks_config_get(config, "", "allow"), "web-*, mail ?x");
+    ck_assert_str_eq(tpks_config_get(config, "", "decrypt"), "device/*");
+    ck_assert_ptr_null(tpks_config_get(config, "a-b_1", "decrypt"));
     ck_assert_str_eq(tpks_config_get(config, "", "log"), "file:/var/log/tp.log");
     ck_assert_str_eq(tpks_config_get(config, "", "state"), "/srv/tp");
     ck_assert_str_eq(tpks_config_get(config, "a-b_1", "store"), "postgresql:service=trustpoint");
@@ -97,6 +100,15 @@ START_TEST(allowing)
     ck_assert(!config_allows(config, "", ""));
     ck_assert(config_allows(config, "all", "anything"));
     ck_assert(!config_allows(config, "none", "anything"));
+    ck_assert(!config_lets_decrypt(config, "", "web-1"));
+    tpks_config_free(config);
+    config = load_good("[keystore]\ndecrypt = device/*, ca?x\n[keystore_all]\ndecrypt = *\n");
+    ck_assert(config_lets_decrypt(config, "", "device/a/b c"));
+    ck_assert(config_lets_decrypt(config, NULL, "ca x"));
+    ck_assert(!config_lets_decrypt(config, "", "ca/x/y"));
+    ck_assert(!config_lets_decrypt(config, "", "tls-server"));
+    ck_assert(config_lets_decrypt(config, "all", "anything"));
+    ck_assert(!config_lets_decrypt(config, "none", "anything"));
     tpks_config_free(config);
 }
 END_TEST
@@ -173,6 +185,8 @@ static const struct bad {
     {"[keystore]\nrestore = ,\n", "has no value"},
     {"[keystore]\nallow = *, !root\n", "'!'"},
     {"[keystore]\nallow = ,\n", "has no value"},
+    {"[keystore]\ndecrypt = *, !root\n", "'!'"},
+    {"[keystore]\ndecrypt =\n", "[keystore] decrypt: has no value"},
     {"[keystore]\nlog = yes\n", "must be no, syslog or file:/ABSOLUTE/PATH"},
     {"[keystore]\nlog = file:tp.log\n", "must be no, syslog or file:/ABSOLUTE/PATH"},
     {"[keystore]\nstate = tp\n", "absolute path"},
