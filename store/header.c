@@ -25,8 +25,10 @@ tpks_result tpks_header_backup(TPKS *ks, const char *path)
     CRYPTO_SCOPE;
 
     if (ks->schema->read_only != NULL)
-        return fail(TPKS_UNSUPPORTED, "%s: %s", ks->d.backend->describe(ks->d.db),
-                    ks->schema->read_only);
+        return fail(TPKS_UNSUPPORTED,
+                    "%s: a database of Trustpoint's has no header of its own to copy: back the "
+                    "whole database up, and with it the file ID.slots.db of the state folder",
+                    ks->d.backend->describe(ks->d.db));
     /* Only what proves itself is worth keeping. */
     TRY(tpks_unlock(ks));
     return backup_head(ks, path);

@@ -25,6 +25,14 @@ static void say_slot(const char *what, const unsigned char id[TPKS_ID_SIZE])
     say("%s slot %.8s", what, hex);
 }
 
+/* A backup of a database of Trustpoint's does not have it. */
+static void say_beside(const APP *app)
+{
+    if (strncmp(tpks_schema_name(app->ks), "Trustpoint", strlen("Trustpoint")) == 0)
+        say("it lies beside Trustpoint's database, in the file ID.slots.db of the state folder: "
+            "back that up together with the database");
+}
+
 static int add_password(APP *app, const slot_options *o)
 {
     AUTO(secret) TPKS_SECRET *password = NULL;
@@ -34,6 +42,7 @@ static int add_password(APP *app, const slot_options *o)
     DO(new_password_get(&o->password, &password, &cost));
     DO(complain_result(tpks_slot_add_password(app->ks, password, cost, id)));
     say_slot("added password", id);
+    say_beside(app);
     return EX_OK;
 }
 
@@ -46,6 +55,7 @@ static int add_recovery(APP *app, const slot_options *o)
     int code = recovery_key_print(key, o->qr);
     if (code == EX_OK) {
         say_slot("added recovery", id);
+        say_beside(app);
         return EX_OK;
     }
     /* Nobody has that key: it must not count as a way back. */

@@ -294,6 +294,7 @@ for size in 0 5000; do
     use "$DATA/legacy-0.5" sqlite
     password
     ok "$name: add a password" add_password
+    says "$name: where it lies is said" "back that up"
     slots=$(echo "$PRIVATE"/state/*.slots.db)
     head -c "$size" /dev/urandom >"$slots"
     state_is "$name: the rest is well" unlocked
@@ -338,6 +339,9 @@ for i in 1 2 3 4; do
         fail "several at once: number $i was added"
     fi
 done
+
+fails "no header to copy: what to do instead" 69 "back the whole database up" \
+    tpk header backup "$PRIVATE/header.db"
 
 for sample in legacy-0.5-software current-0.6-software; do
     use "$DATA/$sample" sqlite
