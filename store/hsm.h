@@ -120,9 +120,10 @@ TPKS_CHECK tpks_result hsm_destroy_kek(HSM *hsm, const unsigned char cka_id[CKA_
 /*
  * The same for a database of Trustpoint, whose KEK is known by `label` and has no id: `legacy` as
  * 0.4 and 0.5 make theirs, else as 0.6 does. The new KEK is not under the label yet, so that at no
- * time two AES keys share it, but LABEL.next; one that an earlier call left is used again. After
- * the database has what was wrapped, hsm_settle_trustpoint_kek() gives it the label; a key that has
- * it is kept, as LABEL.replaced-TIME. TPKS_KEK_FOREIGN: several keys have one of the labels.
+ * time two AES keys share it, but LABEL.next; what earlier calls have left there is kept, as
+ * LABEL.unused-TIME. After the database has what was wrapped, hsm_settle_trustpoint_kek() gives it
+ * the label; a key that has it is kept, as LABEL.replaced-TIME. TPKS_KEK_FOREIGN: several keys have
+ * the label.
  */
 #define HSM_NEXT_SUFFIX ".next"
 #define KEK_LABEL_MAX 320
@@ -130,8 +131,11 @@ TPKS_CHECK tpks_result hsm_make_trustpoint_kek(HSM *hsm, const char *label, bool
                                                const TPKS_SECRET *dek, wrap_algorithm *algorithm,
                                                unsigned char *wrapped, size_t *wrapped_size,
                                                unsigned char iv[16], size_t *iv_size);
-/* Nothing happens without one. */
+/* The one that `hsm` has made, else the one that another process has left. Nothing happens without
+ * one, or when another process has done it. */
 TPKS_CHECK tpks_result hsm_settle_trustpoint_kek(HSM *hsm, const char *label);
+/* Destroys what `hsm` has made: for when the database has not taken what it wrapped. */
+TPKS_CHECK tpks_result hsm_discard_trustpoint_kek(HSM *hsm);
 
 /* What hsm_unwrap() needs to know. */
 typedef struct hsm_wrapped {

@@ -422,6 +422,8 @@ struct hsm {
     struct hsm_caller caller;
     char *keystore_label;
     bool missing_confirmed; /* a missing KEK was looked for again after a new login */
+    bool has_made;          /* a KEK that has no label of Trustpoint's yet: `made` */
+    CK_OBJECT_HANDLE made;
     char label[TOKEN_LABEL_SIZE];
     char serial[TOKEN_SERIAL_SIZE];
 };

@@ -51,7 +51,7 @@ static CK_RV find_by_label(struct hsm_connection *connection, const char *label,
         {CKA_LABEL, (void *)label, strlen(label)},
     };
     CK_RV rv = search(connection, template, 2, found, count);
-    if (rv == CKR_OK && *count == 1)
+    if (rv == CKR_OK && *count > 0)
         *kek = found[0];
     return rv;
 }

@@ -15,13 +15,13 @@
 #include <openssl/rand.h>
 
 #define ATTRIBUTES_MAX 16
+#define LEFT_MAX 64 /* KEKs of earlier tries */
 
 struct kek_making {
     struct hsm_connection *connection;
     const TPKS_SECRET *dek;
     char next[KEK_LABEL_MAX]; /* the label meanwhile */
     bool legacy;
-    bool found; /* left by an earlier try: what the database may already depend on */
     CK_OBJECT_HANDLE kek;
     unsigned char *wrapped;
     unsigned char *iv;
@@ -78,14 +78,14 @@ static tpks_result generate(struct kek_making *making, enum kek_kind kind)
 }
 
 /* One that was made a moment ago and turned out to be of no use. */
-static tpks_result discard(struct kek_making *making)
+static tpks_result discard(struct hsm_connection *connection, CK_OBJECT_HANDLE kek)
 {
-    CK_RV rv = making->connection->module->functions->C_DestroyObject(making->connection->session,
-                                                                      making->kek);
+    SIGNALS_BLOCKED;
+    CK_RV rv = connection->module->functions->C_DestroyObject(connection->session, kek);
 
     if (rv == CKR_OK)
         return TPKS_OK;
-    return fail_ckr(ckr_result(rv), making->connection, "destroying a KEK that does not work", rv);
+    return fail_ckr(ckr_result(rv), connection, "destroying a KEK that is of no use", rv);
 }
 
 static CK_RV encrypt_blocks(struct kek_making *making, const struct wrap_method *method,
@@ -145,12 +145,11 @@ static tpks_result make_kind(struct kek_making *making, const wrap_algorithm *or
 {
     tpks_result result = TPKS_UNSUPPORTED;
 
-    if (!making->found)
-        TRY(generate(making, wrap_method(order[0])->kind));
+    TRY(generate(making, wrap_method(order[0])->kind));
     for (size_t i = 0; i < size && result == TPKS_UNSUPPORTED; i++)
         result = wrap_with(making, wrap_method(order[i]));
-    if (result != TPKS_OK && !making->found)
-        TRY(discard(making));
+    if (result != TPKS_OK)
+        TRY(discard(making->connection, making->kek));
     return result;
 }
 
@@ -190,6 +189,48 @@ static tpks_result find_one(struct hsm_connection *connection, const char *label
     return TPKS_OK;
 }
 
+static tpks_result set_label(struct hsm_connection *connection, CK_OBJECT_HANDLE object,
+                             const char *label)
+{
+    CK_ATTRIBUTE attribute = {CKA_LABEL, (void *)label, strlen(label)};
+    SIGNALS_BLOCKED;
+    CK_RV rv = connection->module->functions->C_SetAttributeValue(connection->session, object,
+                                                                  &attribute, 1);
+
+    if (rv == CKR_OK)
+        return TPKS_OK;
+    return fail_ckr(ckr_result(rv), connection, "giving a KEK its label", rv);
+}
+
+/* Whose key it is, is not known: it is kept, under a label that nobody looks for. */
+static tpks_result step_aside(struct hsm_connection *connection, CK_OBJECT_HANDLE object,
+                              const char *label, const char *why)
+{
+    char other[KEK_LABEL_MAX];
+
+    snprintf(other, sizeof(other), "%s.%s-%lld", label, why, (long long)time(NULL));
+    return set_label(connection, object, other);
+}
+
+/* The database depends on none of them, or they would have been settled. Another host may be using
+ * one just now: it knows it by its handle. */
+static tpks_result clear_next(struct hsm_connection *connection, const char *label)
+{
+    CK_OBJECT_HANDLE kek;
+    CK_ULONG count = 1;
+    char next[KEK_LABEL_MAX];
+
+    next_label(label, next);
+    for (unsigned i = 0; i < LEFT_MAX && count > 0; i++) {
+        CK_RV rv = find_kek(connection, &(struct kek_name){.label = next}, &kek, &count);
+        if (rv != CKR_OK)
+            return fail_search(connection, rv);
+        if (count > 0)
+            TRY(step_aside(connection, kek, label, "unused"));
+    }
+    return TPKS_OK;
+}
+
 tpks_result hsm_make_trustpoint_kek(HSM *hsm, const char *label, bool legacy,
                                     const TPKS_SECRET *dek, wrap_algorithm *algorithm,
                                     unsigned char *wrapped, size_t *wrapped_size,
@@ -206,10 +247,11 @@ tpks_result hsm_make_trustpoint_kek(HSM *hsm, const char *label, bool legacy,
     HOLD(&hsm->connection->keeper);
     /* What can't be settled later is not begun. */
     TRY(find_one(hsm->connection, label, &making.kek, &count));
-    TRY(find_one(hsm->connection, making.next, &making.kek, &count));
-    making.found = count == 1;
+    TRY(clear_next(hsm->connection, label));
     TRY(make(&making));
     make_durable();
+    hsm->made = making.kek;
+    hsm->has_made = true;
     *algorithm = making.result.algorithm;
     *wrapped_size = making.result.size;
     *iv_size = making.result.iv_size;
@@ -218,47 +260,63 @@ tpks_result hsm_make_trustpoint_kek(HSM *hsm, const char *label, bool legacy,
 
 /* ---- the label ------------------------------------------------------------------------------- */
 
-static tpks_result set_label(struct hsm_connection *connection, CK_OBJECT_HANDLE object,
-                             const char *label)
+/* Has another process given it its label, or is it there to be given? */
+static tpks_result is_next(HSM *hsm, const char *next, bool *is)
 {
-    CK_ATTRIBUTE attribute = {CKA_LABEL, (void *)label, strlen(label)};
-    SIGNALS_BLOCKED;
-    CK_RV rv = connection->module->functions->C_SetAttributeValue(connection->session, object,
-                                                                  &attribute, 1);
+    char label[KEK_LABEL_MAX];
+    CK_ATTRIBUTE attribute = {CKA_LABEL, label, sizeof(label)};
+    CK_RV rv = hsm->connection->module->functions->C_GetAttributeValue(hsm->connection->session,
+                                                                       hsm->made, &attribute, 1);
 
-    if (rv == CKR_OK)
-        return TPKS_OK;
-    return fail_ckr(ckr_result(rv), connection, "giving a KEK its label", rv);
+    if (rv != CKR_OK)
+        return fail_ckr(ckr_result(rv), hsm->connection, "reading the label of the new KEK", rv);
+    *is = attribute.ulValueLen == strlen(next) && memcmp(label, next, strlen(next)) == 0;
+    return TPKS_OK;
 }
 
-/* Whose key it is, is not known: it is kept, under a label that nobody looks for. */
-static tpks_result step_aside(struct hsm_connection *connection, CK_OBJECT_HANDLE object,
-                              const char *label)
+static tpks_result find_next(HSM *hsm, const char *label, CK_OBJECT_HANDLE *next, bool *has)
 {
-    char other[KEK_LABEL_MAX];
+    CK_ULONG count = 0;
+    char name[KEK_LABEL_MAX];
 
-    snprintf(other, sizeof(other), "%s.replaced-%lld", label, (long long)time(NULL));
-    return set_label(connection, object, other);
+    next_label(label, name);
+    *next = hsm->made;
+    if (hsm->has_made)
+        return is_next(hsm, name, has);
+    TRY(find_one(hsm->connection, name, next, &count));
+    *has = count == 1;
+    return TPKS_OK;
 }
 
 tpks_result hsm_settle_trustpoint_kek(HSM *hsm, const char *label)
 {
     HSM_GUARD guard;
     CK_OBJECT_HANDLE next, present;
-    CK_ULONG has_next = 0, has_present = 0;
-    char name[KEK_LABEL_MAX];
+    CK_ULONG has_present = 0;
+    bool has_next = false;
 
     TRY(hsm_enter(&guard, hsm->process));
     TRY(check_may_write(hsm));
-    next_label(label, name);
     HOLD(&hsm->connection->keeper);
-    TRY(find_one(hsm->connection, name, &next, &has_next));
-    if (has_next == 0)
+    TRY(find_next(hsm, label, &next, &has_next));
+    if (!has_next)
         return TPKS_OK;
     TRY(find_one(hsm->connection, label, &present, &has_present));
     if (has_present == 1)
-        TRY(step_aside(hsm->connection, present, label));
+        TRY(step_aside(hsm->connection, present, label, "replaced"));
     TRY(set_label(hsm->connection, next, label));
     make_durable();
     return TPKS_OK;
+}
+
+tpks_result hsm_discard_trustpoint_kek(HSM *hsm)
+{
+    HSM_GUARD guard;
+
+    TRY(hsm_enter(&guard, hsm->process));
+    if (!hsm->has_made)
+        return TPKS_OK;
+    HOLD(&hsm->connection->keeper);
+    hsm->has_made = false;
+    return discard(hsm->connection, hsm->made);
 }

@@ -226,13 +226,25 @@ static bool is_software(const TPKS *ks)
     return false;
 }
 
+static tpks_result restore_trustpoint(TPKS *ks)
+{
+    tpks_result result = trustpoint_restore(ks);
+
+    if (result != TPKS_CONFLICT)
+        return result;
+    /* Our lock is this host's: another one was faster, and has brought the KEK back by now. */
+    keystore_lock(ks);
+    TRY(keystore_reload(ks));
+    return look(ks);
+}
+
 /* Under the lock, `secret` opens the keystore: gives it what this machine lacks, and proves that.
  */
 static tpks_result bring_back(TPKS *ks, const TPKS_SECRET *secret)
 {
     TRY(tpks_unlock_with(ks, secret));
     if (ks->schema->rewrap != NULL)
-        TRY(trustpoint_restore(ks));
+        TRY(restore_trustpoint(ks));
     else if (is_software(ks))
         TRY(slot_restore_software(&ks->head, keystore_setting(ks, "state"), dek_bytes(ks->dek)));
     else

@@ -20,7 +20,10 @@
 #define LEGACY_TABLE "management_pkcs11token"
 #define CURRENT_TABLE "app_secret_pkcs11_config"
 #define EMPTY(column) "(" column " IS NULL OR length(" column ") = 0)"
-#define CONFLICT "the wrapped DEK was changed meanwhile: look at it with trustpoint-keystore status"
+#define CONFLICT                                                                                   \
+    "the wrapped DEK was changed meanwhile, perhaps by a restore on another host: look at it "     \
+    "with "                                                                                        \
+    "trustpoint-keystore status, and try again if the KEK is still missing"
 
 static void close_hsm(HSM **hsm)
 {
@@ -248,6 +251,32 @@ static tpks_result make_wrap(TPKS *ks, HSM *hsm, const slot_row *slot, wrap_row 
     return bytes_set(&out->wrapped, wrapped, wrapped_size);
 }
 
+/*
+ * The KEK is gone for the wrapped DEK that was looked at, which may be long ago when somebody had
+ * to be asked for the password. What another host has stored meanwhile is not written over.
+ */
+static tpks_result read_what_was_looked_at(TPKS *ks, bytes *was)
+{
+    bool same = false;
+
+    TRY(ks->schema->rewrap->read(&ks->d, was));
+    TRY(ks->schema->is_unchanged(&ks->d, ks->libctx, &ks->head, &same));
+    return same ? TPKS_OK : fail(TPKS_CONFLICT, CONFLICT);
+}
+
+/* That nobody depends on the new KEK is sure only when another one was faster. */
+static tpks_result store_or_discard(TPKS *ks, HSM *hsm, const slot_row *slot, const bytes *was,
+                                    const wrap_row *wrap)
+{
+    tpks_result result = in_transaction(ks, slot, was, wrap);
+
+    if (result != TPKS_CONFLICT)
+        return result;
+    if (hsm_discard_trustpoint_kek(hsm) != TPKS_OK)
+        tpks_log(ks, "kek-not-discarded", "", TPKS_HSM_UNAVAILABLE);
+    return fail(TPKS_CONFLICT, CONFLICT);
+}
+
 tpks_result trustpoint_restore(TPKS *ks)
 {
     HSM_HANDLE *hsm = NULL;
@@ -257,10 +286,10 @@ tpks_result trustpoint_restore(TPKS *ks)
 
     if (slot == NULL)
         return fail(TPKS_UNSUPPORTED, "this database of Trustpoint's has no KEK to restore");
-    TRY(ks->schema->rewrap->read(&ks->d, &was));
+    TRY(read_what_was_looked_at(ks, &was));
     TRY(keystore_hsm_open(ks, true, &hsm));
     TRY(make_wrap(ks, hsm, slot, &wrap));
-    TRY(in_transaction(ks, slot, &was, &wrap));
+    TRY(store_or_discard(ks, hsm, slot, &was, &wrap));
     TRY(hsm_settle_trustpoint_kek(hsm, slot->kek_label));
     keystore_lock(ks);
     return keystore_reload(ks);

@@ -367,6 +367,27 @@ PIN=$(tr -d '\n' <"$PIN_FILE") plain pkcs11-tool --module "$SOFTHSM" --login --p
 fails "nothing to prove it with: a leftover KEK is not taken" 77 "password" restore "$WRONG"
 ok "nothing to prove it with: restore" restore
 
+# Two hosts, which do not see each other's locks, restore at once: here one with another state folder.
+for engine in sqlite postgresql; do
+    for round in 1 2; do
+        name="two hosts, $engine, $round"
+        use "$DATA/legacy-0.5-kek-lost" "$engine"
+        password
+        sed "s,^state = .*,state = $PRIVATE/state2," "$CONFIG" >"$PRIVATE/two.cnf"
+        restore >"$PRIVATE/first" 2>&1 </dev/null &
+        pid=$!
+        ok "$name: the second" "$KEYSTORE_COMMAND" --config "$PRIVATE/two.cnf" restore \
+            --password-file "$PASSWORD_FILE"
+        if wait "$pid"; then pass "$name: the first"; else
+            cat "$PRIVATE/first" >"$OUT"
+            fail "$name: the first"
+        fi
+        restored "$name"
+        same "$name: one KEK" 1 "$(labels | grep -cx trustpoint-kek)"
+        same "$name: none is left on the way" 0 "$(labels | grep -c 'next$' || true)"
+    done
+done
+
 # Times come as they should, whatever the server is configured to write.
 use "$DATA/legacy-0.5" postgresql
 sql postgres "ALTER DATABASE trustpoint SET DateStyle = 'SQL, DMY'"
