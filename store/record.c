@@ -323,27 +323,33 @@ static void free_x509(X509 **cert)
     X509_free(*cert);
 }
 
-/* Is `key`, whose SubjectPublicKeyInfo is `der` (taken over), the stored one? Byte for byte, or the
- * same key in another encoding (a compressed point, say). */
-static bool same_spki(OSSL_LIB_CTX *libctx, const bytes *stored, const EVP_PKEY *key,
-                      unsigned char *der, int size)
+/* Is the SubjectPublicKeyInfo `der` (taken over) the stored one, byte for byte? */
+static bool is_stored(const bytes *stored, unsigned char *der, int size)
 {
-    const unsigned char *at = stored->data;
-    bool same = size > 0 && (size_t)size == stored->size && memcmp(der, at, stored->size) == 0;
+    bool same =
+        size > 0 && (size_t)size == stored->size && memcmp(der, stored->data, stored->size) == 0;
 
     OPENSSL_free(der);
-    if (same)
-        return true;
-    PKEY *other = d2i_PUBKEY_ex(NULL, &at, (long)stored->size, libctx, NULL);
-    return other != NULL && EVP_PKEY_eq(other, key) == 1;
+    return same;
 }
 
+/* The same key in another encoding (a compressed point, say)? */
+static bool is_equal(OSSL_LIB_CTX *libctx, const bytes *stored, const EVP_PKEY *key)
+{
+    const unsigned char *at = stored->data;
+    PKEY *other = d2i_PUBKEY_ex(NULL, &at, (long)stored->size, libctx, NULL);
+
+    return other != NULL && key != NULL && EVP_PKEY_eq(other, key) == 1;
+}
+
+/* The certificate's key is decoded only when its bytes are others. */
 static bool is_leaf(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record, const X509 *cert)
 {
     unsigned char *der = NULL;
     int size = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(cert), &der);
 
-    return same_spki(libctx, &record->spki, X509_get0_pubkey(cert), der, size);
+    return is_stored(&record->spki, der, size) ||
+           is_equal(libctx, &record->spki, X509_get0_pubkey(cert));
 }
 
 tpks_result record_set_certs(OSSL_LIB_CTX *libctx, TPKS_RECORD *record,
@@ -645,7 +651,9 @@ tpks_result record_check_key(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record,
         return fail_crypto(TPKS_TAMPERED, "the opened key");
     if (lacks_public(record))
         return check_digest(libctx, record, der, size);
-    return same_spki(libctx, &record->spki, key, der, size) ? TPKS_OK : fail_other_key(record);
+    return is_stored(&record->spki, der, size) || is_equal(libctx, &record->spki, key)
+               ? TPKS_OK
+               : fail_other_key(record);
 }
 
 tpks_result record_check_halves(OSSL_LIB_CTX *libctx, const TPKS_RECORD *record,

@@ -9,6 +9,8 @@
 #ifndef TRUSTPOINT_TRUSTPOINT_H
 #define TRUSTPOINT_TRUSTPOINT_H
 
+#include <openssl/provider.h>
+
 #include "rows.h"
 
 /* ---- trustpoint_tables.c: which release, and its names of things ---- */
@@ -40,6 +42,34 @@ struct trustpoint_tables {
 
 /* *out stays NULL when it is no database of Trustpoint's. */
 TPKS_CHECK tpks_result trustpoint_recognise(database *d, const schema **out);
+
+/* ---- trustpoint_parser.c: many certificates, parsed quickly ---- */
+
+#define TRUSTPOINT_KNOWN_CERTS 16
+
+/* The certificate is NULL when it could not be kept. */
+typedef struct trustpoint_known {
+    char *pem;
+    X509 *cert;
+} trustpoint_known;
+
+/* One walk's. Its certificates have no key that could be used; they must not outlive it. */
+typedef struct trustpoint_parser {
+    OSSL_LIB_CTX *libctx;
+    OSSL_LIB_CTX *bare; /* without decoders */
+    OSSL_PROVIDER *nothing;
+    trustpoint_known known[TRUSTPOINT_KNOWN_CERTS];
+    size_t next; /* whose place is taken */
+} trustpoint_parser;
+
+void trustpoint_parser_start(trustpoint_parser *p, OSSL_LIB_CTX *libctx);
+void trustpoint_parser_finish(trustpoint_parser *p);
+/* NULL: it is none. */
+X509 *trustpoint_parse(const trustpoint_parser *p, const char *pem);
+/* The same, but the last few are remembered. */
+X509 *trustpoint_parse_known(trustpoint_parser *p, const char *pem);
+/* A certificate of a parser once more, with its key. */
+X509 *trustpoint_parse_key(OSSL_LIB_CTX *libctx, const X509 *cert);
 
 /* ---- trustpoint_record.c: rows to records ---- */
 
@@ -78,7 +108,7 @@ typedef struct trustpoint_row {
  */
 TPKS_CHECK tpks_result trustpoint_name_record(const trustpoint_row *row, TPKS_RECORD *record);
 /* On failure the empty record has what could be read: not for use, only for naming it. */
-TPKS_CHECK tpks_result trustpoint_make_record(const database *d, OSSL_LIB_CTX *libctx,
+TPKS_CHECK tpks_result trustpoint_make_record(const database *d, trustpoint_parser *parser,
                                               const head *h, const trustpoint_row *row,
                                               TPKS_RECORD *record);
 bool trustpoint_needs_dek(const TPKS_RECORD *record);
@@ -188,8 +218,8 @@ TPKS_CHECK tpks_result trustpoint_password(const char *source, const char *ref, 
  * by who issued whom, from the leaf's issuer on, and leaves out what does not belong to the path.
  * The certificates in *out are references, to be freed with it.
  */
-TPKS_CHECK tpks_result trustpoint_chain(X509 *leaf, const STACK_OF(X509) * given,
-                                        STACK_OF(X509) * *out);
+TPKS_CHECK tpks_result trustpoint_chain(OSSL_LIB_CTX *libctx, X509 *leaf,
+                                        const STACK_OF(X509) * given, STACK_OF(X509) * *out);
 
 /* ---- trustpoint_proof.c: is this the DEK? ---- */
 

@@ -4,14 +4,22 @@
 #include "error.h"
 #include "trustpoint.h"
 
-/* How well a certificate fits as the issuer of another, by names and key identifiers; 0: not at
- * all. */
-static int fitness(X509 *issuer, X509 *subject)
+static void free_x509(X509 **cert)
 {
-    if (X509_NAME_cmp(X509_get_issuer_name(subject), X509_get_subject_name(issuer)) != 0)
-        return 0;
-    return X509_check_issued(issuer, subject) == X509_V_OK ? 2 : 1;
+    X509_free(*cert);
 }
+
+static void free_chain(STACK_OF(X509) * *chain)
+{
+    sk_X509_pop_free(*chain, X509_free);
+}
+
+static void free_set(STACK_OF(X509) * *set)
+{
+    sk_X509_free(*set);
+}
+
+#define CERT __attribute__((cleanup(free_x509))) X509
 
 static bool has_signed(X509 *issuer, X509 *subject)
 {
@@ -28,30 +36,67 @@ static bool fits_better(X509 *cert, int fits, X509 *best, int best_fitness, X509
                                    has_signed(cert, subject));
 }
 
-static bool is_used(const STACK_OF(X509) * chain, const X509 *cert)
+static bool is_same(const X509 *a, const X509 *b)
 {
-    for (int i = 0; i < sk_X509_num(chain); i++)
-        if (X509_cmp(sk_X509_value(chain, i), cert) == 0)
+    return ASN1_INTEGER_cmp(X509_get0_serialNumber(a), X509_get0_serialNumber(b)) == 0 &&
+           X509_NAME_cmp(X509_get_issuer_name(a), X509_get_issuer_name(b)) == 0 &&
+           X509_cmp(a, b) == 0;
+}
+
+static bool is_in(const STACK_OF(X509) * set, const X509 *cert)
+{
+    for (int i = 0; i < sk_X509_num(set); i++)
+        if (is_same(sk_X509_value(set, i), cert))
             return true;
     return false;
 }
 
-static X509 *find_issuer(X509 *subject, const X509 *leaf, const STACK_OF(X509) * given,
-                         const STACK_OF(X509) * chain)
+/* The subject's issuers by name. */
+static bool collect(const X509 *subject, const X509 *leaf, const STACK_OF(X509) * given,
+                    const STACK_OF(X509) * chain, STACK_OF(X509) * out)
 {
-    X509 *best = NULL;
-    int best_fitness = 0;
-
     for (int i = 0; i < sk_X509_num(given); i++) {
         X509 *cert = sk_X509_value(given, i);
-        int fits = fitness(cert, subject);
-        if (fits == 0 || X509_cmp(cert, leaf) == 0 || is_used(chain, cert) ||
-            !fits_better(cert, fits, best, best_fitness, subject))
-            continue;
-        best = cert;
-        best_fitness = fits;
+        if (X509_NAME_cmp(X509_get_issuer_name(subject), X509_get_subject_name(cert)) == 0 &&
+            !is_same(cert, leaf) && !is_in(chain, cert) && !is_in(out, cert) &&
+            !sk_X509_push(out, cert))
+            return false;
     }
-    return best;
+    return true;
+}
+
+/* The one that fits best, by key identifiers and perhaps signature. */
+static X509 *choose(OSSL_LIB_CTX *libctx, const X509 *subject, const STACK_OF(X509) * issuers)
+{
+    CERT *wanted = trustpoint_parse_key(libctx, subject);
+    CERT *best = NULL;
+    int chosen = 0, best_fitness = 0;
+
+    for (int i = 0; i < sk_X509_num(issuers) && wanted != NULL; i++) {
+        CERT *cert = trustpoint_parse_key(libctx, sk_X509_value(issuers, i));
+        int fits = cert == NULL ? 0 : X509_check_issued(cert, wanted) == X509_V_OK ? 2 : 1;
+        if (!fits_better(cert, fits, best, best_fitness, wanted))
+            continue;
+        X509_free(best);
+        best = cert;
+        cert = NULL;
+        best_fitness = fits;
+        chosen = i;
+    }
+    return sk_X509_value(issuers, chosen);
+}
+
+/* *out stays NULL when there is none. */
+static tpks_result find_issuer(OSSL_LIB_CTX *libctx, const X509 *subject, const X509 *leaf,
+                               const STACK_OF(X509) * given, const STACK_OF(X509) * chain,
+                               X509 **out)
+{
+    __attribute__((cleanup(free_set))) STACK_OF(X509) *issuers = sk_X509_new_null();
+
+    if (issuers == NULL || !collect(subject, leaf, given, chain, issuers))
+        return fail_memory();
+    *out = sk_X509_num(issuers) > 1 ? choose(libctx, subject, issuers) : sk_X509_value(issuers, 0);
+    return TPKS_OK;
 }
 
 static bool is_self_issued(const X509 *cert)
@@ -59,25 +104,23 @@ static bool is_self_issued(const X509 *cert)
     return X509_NAME_cmp(X509_get_issuer_name(cert), X509_get_subject_name(cert)) == 0;
 }
 
-static void free_chain(STACK_OF(X509) * *chain)
-{
-    sk_X509_pop_free(*chain, X509_free);
-}
-
-tpks_result trustpoint_chain(X509 *leaf, const STACK_OF(X509) * given, STACK_OF(X509) * *out)
+tpks_result trustpoint_chain(OSSL_LIB_CTX *libctx, X509 *leaf, const STACK_OF(X509) * given,
+                             STACK_OF(X509) * *out)
 {
     CRYPTO_SCOPE;
     __attribute__((cleanup(free_chain))) STACK_OF(X509) *chain = sk_X509_new_null();
 
     if (chain == NULL)
         return fail_memory();
-    for (X509 *at = leaf; at != NULL && !is_self_issued(at);) {
-        at = find_issuer(at, leaf, given, chain);
-        if (at == NULL)
+    for (X509 *at = leaf; !is_self_issued(at);) {
+        X509 *issuer = NULL;
+        TRY(find_issuer(libctx, at, leaf, given, chain, &issuer));
+        if (issuer == NULL)
             break;
-        if (!sk_X509_push(chain, at))
+        if (!sk_X509_push(chain, issuer))
             return fail_memory();
-        X509_up_ref(at);
+        X509_up_ref(issuer);
+        at = issuer;
     }
     *out = chain;
     chain = NULL;

@@ -1,16 +1,15 @@
 /* trustpoint_record.c - credentials and managed keys as records */
 #include <stdio.h>
 
-#include <openssl/bio.h>
 #include <openssl/crypto.h>
-#include <openssl/pem.h>
 #include <openssl/x509v3.h>
 
 #include "error.h"
 #include "secret.h"
 #include "trustpoint.h"
 
-#define KEY_ID_MAX 64 /* bytes of a CKA_ID; Trustpoint makes 16 */
+#define KEY_AGREEMENT_BIT 4 /* RFC 5280, 4.2.1.3 */
+#define KEY_ID_MAX 64       /* bytes of a CKA_ID; Trustpoint makes 16 */
 
 static void free_x509(X509 **cert)
 {
@@ -98,22 +97,8 @@ static tpks_result set_key(const database *d, TPKS_RECORD *record, const trustpo
 
 /* ---- certificates ---- */
 
-static X509 *parse_pem(OSSL_LIB_CTX *libctx, const char *pem)
-{
-    BIO *bio = BIO_new_mem_buf(pem, -1);
-    X509 *cert = X509_new_ex(libctx, NULL);
-    bool parsed = bio != NULL && cert != NULL &&
-                  PEM_read_bio_X509(bio, &cert, trustpoint_no_password, NULL) != NULL;
-
-    BIO_free(bio);
-    if (parsed)
-        return cert;
-    X509_free(cert);
-    return NULL;
-}
-
 /* `arg` is a stack of certificates. One that can't be parsed is in nobody's path. */
-static tpks_result collect(reader *r, OSSL_LIB_CTX *libctx, STACK_OF(X509) * certs)
+static tpks_result collect(reader *r, trustpoint_parser *parser, STACK_OF(X509) * certs)
 {
     const char *pem = take_borrowed_text(r);
     CERT *cert = NULL;
@@ -121,7 +106,7 @@ static tpks_result collect(reader *r, OSSL_LIB_CTX *libctx, STACK_OF(X509) * cer
     TRY(r->result);
     if (sk_X509_num(certs) >= CERTS_MAX || pem == NULL)
         return TPKS_OK;
-    cert = parse_pem(libctx, pem);
+    cert = trustpoint_parse_known(parser, pem);
     if (cert == NULL)
         return TPKS_OK;
     if (!sk_X509_push(certs, cert))
@@ -132,8 +117,8 @@ static tpks_result collect(reader *r, OSSL_LIB_CTX *libctx, STACK_OF(X509) * cer
 
 /* The chain that was stored for the certificate in use: earlier ones of a renewed credential stay.
  */
-static tpks_result read_chain(const database *d, OSSL_LIB_CTX *libctx, const trustpoint_row *row,
-                              STACK_OF(X509) * certs)
+static tpks_result read_chain(const database *d, trustpoint_parser *parser,
+                              const trustpoint_row *row, STACK_OF(X509) * certs)
 {
     READER r = {.d = d, .table = "pki_certificatechainordermodel"};
     tpks_value values[] = {value_integer(row->credential), value_integer(row->certificate)};
@@ -147,21 +132,21 @@ static tpks_result read_chain(const database *d, OSSL_LIB_CTX *libctx, const tru
         TRY(reader_next(&r, &got));
         if (!got)
             return TPKS_OK;
-        TRY(collect(&r, libctx, certs));
+        TRY(collect(&r, parser, certs));
     }
 }
 
 /* Leaf first, then the ordered chain. */
-static tpks_result read_certs(const database *d, OSSL_LIB_CTX *libctx, const trustpoint_row *row,
-                              X509 *leaf, STACK_OF(X509) * *out)
+static tpks_result read_certs(const database *d, trustpoint_parser *parser,
+                              const trustpoint_row *row, X509 *leaf, STACK_OF(X509) * *out)
 {
     CERTS *given = sk_X509_new_null();
     CERTS *chain = NULL;
 
     if (given == NULL)
         return fail_memory();
-    TRY(read_chain(d, libctx, row, given));
-    TRY(trustpoint_chain(leaf, given, &chain));
+    TRY(read_chain(d, parser, row, given));
+    TRY(trustpoint_chain(parser->libctx, leaf, given, &chain));
     if (!sk_X509_unshift(chain, leaf))
         return fail_memory();
     X509_up_ref(leaf);
@@ -170,27 +155,39 @@ static tpks_result read_certs(const database *d, OSSL_LIB_CTX *libctx, const tru
     return TPKS_OK;
 }
 
+/* Without an extension for it (RFC 5280, 4.2.1.3) a key may do anything; one that can't be parsed
+ * allows nothing. */
+static bool may_agree(const X509 *leaf)
+{
+    int found = 0;
+    ASN1_BIT_STRING *usage = X509_get_ext_d2i(leaf, NID_key_usage, &found, NULL);
+    bool agrees = usage == NULL ? found == -1 : ASN1_BIT_STRING_get_bit(usage, KEY_AGREEMENT_BIT);
+
+    ASN1_BIT_STRING_free(usage);
+    return agrees;
+}
+
 /* Who may agree is said by the certificate; decryption is never offered. */
 static unsigned policy_of(const TPKS_RECORD *record, X509 *leaf)
 {
-    bool agrees = record->home != TPKS_HOME_TOKEN && strcmp(record->key_type, "EC") == 0 &&
-                  (X509_get_key_usage(leaf) & X509v3_KU_KEY_AGREEMENT) != 0;
+    bool agrees =
+        record->home != TPKS_HOME_TOKEN && strcmp(record->key_type, "EC") == 0 && may_agree(leaf);
 
     return TPKS_MAY_SIGN | (agrees ? TPKS_MAY_AGREE : 0);
 }
 
-static tpks_result set_certs(const database *d, OSSL_LIB_CTX *libctx, const trustpoint_row *row,
-                             TPKS_RECORD *record)
+static tpks_result set_certs(const database *d, trustpoint_parser *parser,
+                             const trustpoint_row *row, TPKS_RECORD *record)
 {
-    CERT *leaf = parse_pem(libctx, row->cert_pem);
+    CERT *leaf = trustpoint_parse(parser, row->cert_pem);
     CERTS *certs = NULL;
 
     if (leaf == NULL)
         return fail_crypto(TPKS_TAMPERED, "its certificate can't be parsed");
-    TRY(record_set_public(libctx, record, leaf));
+    TRY(record_set_public(parser->libctx, record, leaf));
     record->policy = policy_of(record, leaf);
-    TRY(read_certs(d, libctx, row, leaf, &certs));
-    return record_set_certs(libctx, record, certs);
+    TRY(read_certs(d, parser, row, leaf, &certs));
+    return record_set_certs(parser->libctx, record, certs);
 }
 
 /* All that is known of a managed key without a certificate. */
@@ -232,7 +229,7 @@ tpks_result trustpoint_name_record(const trustpoint_row *row, TPKS_RECORD *recor
     return TPKS_OK;
 }
 
-tpks_result trustpoint_make_record(const database *d, OSSL_LIB_CTX *libctx, const head *h,
+tpks_result trustpoint_make_record(const database *d, trustpoint_parser *parser, const head *h,
                                    const trustpoint_row *row, TPKS_RECORD *record)
 {
     CRYPTO_SCOPE;
@@ -249,7 +246,7 @@ tpks_result trustpoint_make_record(const database *d, OSSL_LIB_CTX *libctx, cons
     TRY(trustpoint_set_text(&record->key_type, "unknown"));
     TRY(trustpoint_set_text(&record->token_serial, ""));
     TRY(set_key(d, record, row));
-    return row->cert_pem != NULL ? set_certs(d, libctx, row, record) : set_fingerprint(record, row);
+    return row->cert_pem != NULL ? set_certs(d, parser, row, record) : set_fingerprint(record, row);
 }
 
 /* ---- opening ---- */

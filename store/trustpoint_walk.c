@@ -51,7 +51,7 @@ static tpks_result take_columns(reader *r, trustpoint_row *row)
 
 typedef struct walk {
     const database *d;
-    OSSL_LIB_CTX *libctx;
+    trustpoint_parser parser;
     const head *h;
     const tpks_selector *by;
     trustpoint_reading reading;
@@ -61,8 +61,14 @@ typedef struct walk {
     uint64_t seen; /* rows that the statements gave, whatever became of them */
 } walk;
 
+static void end_walk(walk *w)
+{
+    trustpoint_parser_finish(&w->parser);
+}
+#define WALK __attribute__((cleanup(end_walk))) walk
+
 /* A pin is no condition of the statement; the others are looked at once more. */
-static tpks_result matches(const walk *w, const TPKS_RECORD *record, bool *out)
+static tpks_result matches(walk *w, const TPKS_RECORD *record, bool *out)
 {
     tpks_selector again = {0};
 
@@ -74,7 +80,7 @@ static tpks_result matches(const walk *w, const TPKS_RECORD *record, bool *out)
     again = *w->by;
     again.spki_sha256 = NULL;
     again.name = NULL; /* there may be several for one record */
-    return *out ? record_check_match(w->libctx, record, &again) : TPKS_OK;
+    return *out ? record_check_match(w->parser.libctx, record, &again) : TPKS_OK;
 }
 
 /* By what is beyond doubt: its number. */
@@ -94,7 +100,7 @@ static tpks_result read_record(walk *w, reader *r, TPKS_RECORD *record)
     if (result != TPKS_OK)
         (void)name_malformed(&row, record);
     else
-        result = trustpoint_make_record(w->d, w->libctx, w->h, &row, record);
+        result = trustpoint_make_record(w->d, &w->parser, w->h, &row, record);
     return row.credential == 0 ? result
                                : fail_in(result, TRUSTPOINT_CREDENTIAL "%" PRIu64, row.credential);
 }
@@ -156,8 +162,7 @@ tpks_result trustpoint_each_readable(const database *d, OSSL_LIB_CTX *libctx, co
 {
     static const tpks_selector empty;
     bool all = selector == NULL || memcmp(selector, &empty, sizeof(empty)) == 0;
-    walk w = {.d = d,
-              .libctx = libctx,
+    WALK w = {.d = d,
               .h = h,
               .by = all ? NULL : selector,
               .reading = TRUSTPOINT_CANONICAL,
@@ -165,6 +170,7 @@ tpks_result trustpoint_each_readable(const database *d, OSSL_LIB_CTX *libctx, co
               .bad = bad,
               .arg = arg};
 
+    trustpoint_parser_start(&w.parser, libctx);
     TRY(walk_reading(&w));
     if (all || selector->name == NULL || w.seen != 0)
         return TPKS_OK;

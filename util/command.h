@@ -29,6 +29,8 @@ typedef struct app {
     bool json;                 /* --json: whatever happens, standard output gets JSON */
     OSSL_LIB_CTX *libctx;      /* with the default provider only: this program never loads ours */
     OSSL_PROVIDER *standard;   /* the references that keep its providers */
+    OSSL_LIB_CTX *bare;        /* without decoders: see view_cert() */
+    OSSL_PROVIDER *nothing;    /* its only provider */
     OSSL_PROVIDER *legacy;     /* NULL until old PKCS#12 files may have to be read */
     TPKS_CONFIG *config;
     TPKS_URI *uri; /* that a record was named with; NULL: none */

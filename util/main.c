@@ -85,7 +85,9 @@ static int start_libcrypto(APP *app)
 {
     if (OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL) != 1 ||
         (app->libctx = OSSL_LIB_CTX_new()) == NULL ||
-        (app->standard = OSSL_PROVIDER_load(app->libctx, "default")) == NULL)
+        (app->standard = OSSL_PROVIDER_load(app->libctx, "default")) == NULL ||
+        (app->bare = OSSL_LIB_CTX_new()) == NULL ||
+        (app->nothing = OSSL_PROVIDER_load(app->bare, "null")) == NULL)
         return complain_crypto(EX_SOFTWARE, "cannot start libcrypto");
     return EX_OK;
 }
@@ -96,6 +98,9 @@ static void stop_libcrypto(APP *app)
         OSSL_PROVIDER_unload(app->legacy);
     if (app->standard != NULL)
         OSSL_PROVIDER_unload(app->standard);
+    if (app->nothing != NULL)
+        OSSL_PROVIDER_unload(app->nothing);
+    OSSL_LIB_CTX_free(app->bare);
     OSSL_LIB_CTX_free(app->libctx);
 }
 

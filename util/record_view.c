@@ -37,8 +37,65 @@ static void group_name(EVP_PKEY *key, char *text, size_t size)
     ERR_clear_error();
 }
 
+static void free_spki(X509_PUBKEY **spki)
+{
+    X509_PUBKEY_free(*spki);
+}
+
+static void free_parts(ASN1_SEQUENCE_ANY **parts)
+{
+    sk_ASN1_TYPE_pop_free(*parts, ASN1_TYPE_free);
+}
+
+/* Of an RSAPublicKey (RFC 8017, A.1.1); 0: it is none. */
+static int modulus_bits(const unsigned char *der, int size)
+{
+    __attribute__((cleanup(free_parts))) ASN1_SEQUENCE_ANY *parts =
+        d2i_ASN1_SEQUENCE_ANY(NULL, &der, size);
+    const ASN1_TYPE *modulus = parts == NULL ? NULL : sk_ASN1_TYPE_value(parts, 0);
+    BIGNUM *number = modulus == NULL || modulus->type != V_ASN1_INTEGER
+                         ? NULL
+                         : ASN1_INTEGER_to_BN(modulus->value.integer, NULL);
+    int bits = number == NULL ? 0 : BN_num_bits(number);
+
+    BN_free(number);
+    return bits;
+}
+
+/* By what stands around the key, which takes long to decode; false: that does not say it. */
+static bool view_key_quickly(APP *app, const TPKS_RECORD *record, char text[KEY_TEXT_SIZE])
+{
+    __attribute__((cleanup(free_spki))) X509_PUBKEY *spki = X509_PUBKEY_new_ex(app->bare, NULL);
+    const char *type = tpks_record_key_type(record), *nist;
+    const unsigned char *key = NULL;
+    const void *curve = NULL;
+    X509_ALGOR *algorithm = NULL;
+    int key_size = 0, kind = V_ASN1_UNDEF, nid, bits;
+    size_t size = 0;
+    const unsigned char *der = tpks_record_spki(record, &size);
+
+    if (spki == NULL || d2i_X509_PUBKEY(&spki, &der, (long)size) == NULL ||
+        !X509_PUBKEY_get0_param(NULL, &key, &key_size, &algorithm, spki))
+        return false;
+    X509_ALGOR_get0(NULL, &kind, &curve, algorithm);
+    nid = kind == V_ASN1_OBJECT ? OBJ_obj2nid(curve) : NID_undef;
+    if (strcmp(type, "EC") == 0 && nid != NID_undef) {
+        nist = EC_curve_nid2nist(nid);
+        snprintf(text, KEY_TEXT_SIZE, "EC %s", nist != NULL ? nist : OBJ_nid2sn(nid));
+        return true;
+    }
+    bits = strncmp(type, "RSA", 3) == 0 ? modulus_bits(key, key_size) : 0;
+    snprintf(text, KEY_TEXT_SIZE, "%s %d", type, bits);
+    return bits != 0;
+}
+
 void view_key(APP *app, const TPKS_RECORD *record, char text[KEY_TEXT_SIZE])
 {
+    bool known = view_key_quickly(app, record, text);
+
+    ERR_clear_error();
+    if (known)
+        return;
     AUTO(pkey) EVP_PKEY *key = view_public_key(app, record);
     const char *type = tpks_record_key_type(record);
     char group[32];
@@ -81,7 +138,7 @@ X509 *view_cert(APP *app, const TPKS_RECORD *record, size_t i)
     if (i >= tpks_record_cert_count(record))
         return NULL;
     der = tpks_record_cert(record, i, &size);
-    cert = X509_new_ex(app->libctx, NULL);
+    cert = X509_new_ex(app->bare, NULL);
     if (cert != NULL && d2i_X509(&cert, &der, (long)size) == NULL)
         cert = NULL; /* d2i_X509() has freed it */
     ERR_clear_error();
@@ -231,32 +288,42 @@ static void print_hex(const char *label, const unsigned char *data, size_t size)
     output_fact(label, hex_text(data, size, text));
 }
 
+static bool cert_digest(APP *app, const TPKS_RECORD *record, size_t i,
+                        unsigned char digest[EVP_MAX_MD_SIZE], size_t *size)
+{
+    size_t der_size = 0;
+    const unsigned char *der = tpks_record_cert(record, i, &der_size);
+
+    return EVP_Q_digest(app->libctx, "SHA256", NULL, der, der_size, digest, size) == 1;
+}
+
 static void print_cert(const X509 *cert)
 {
     AUTO(text) char *subject = view_name(X509_get_subject_name(cert));
     AUTO(text) char *issuer = view_name(X509_get_issuer_name(cert));
     AUTO(text) char *san = san_text(cert);
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    unsigned size = 0;
 
     output_fact("  subject", subject);
     output_fact("  issuer", issuer);
     output_fact("  alternative names", san);
     print_time("  not before", view_not_before(cert));
     print_time("  not after", view_not_after(cert));
-    if (X509_digest(cert, EVP_sha256(), digest, &size) == 1)
-        print_hex("  SHA-256", digest, size);
 }
 
 static void print_certs(APP *app, const TPKS_RECORD *record)
 {
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    size_t size = 0;
+
     for (size_t i = 0; i < tpks_record_cert_count(record); i++) {
         AUTO(x509) X509 *cert = view_cert(app, record, i);
 
         printf(i == 0 ? "certificate\n" : "chain %zu\n", i);
         if (cert != NULL)
             print_cert(cert);
-        else
+        if (cert != NULL && cert_digest(app, record, i, digest, &size))
+            print_hex("  SHA-256", digest, size);
+        if (cert == NULL)
             output_fact("  damaged", "this certificate cannot be parsed");
     }
 }
@@ -296,14 +363,15 @@ static void json_add_serial(struct json_object *object, const X509 *cert)
                  (size_t)ASN1_STRING_length(serial));
 }
 
-static struct json_object *cert_json(const X509 *cert)
+static struct json_object *cert_json(APP *app, const TPKS_RECORD *record, size_t i,
+                                     const X509 *cert)
 {
     struct json_object *object = json_object_new_object();
     AUTO(text) char *subject = view_name(X509_get_subject_name(cert));
     AUTO(text) char *issuer = view_name(X509_get_issuer_name(cert));
     AUTO(text) char *san = san_text(cert);
     unsigned char digest[EVP_MAX_MD_SIZE];
-    unsigned size = 0;
+    size_t size = 0;
 
     json_add_text(object, "subject", subject);
     json_add_text(object, "issuer", issuer);
@@ -311,7 +379,7 @@ static struct json_object *cert_json(const X509 *cert)
     json_add_serial(object, cert);
     json_add_time(object, "not_before", view_not_before(cert));
     json_add_time(object, "not_after", view_not_after(cert));
-    if (X509_digest(cert, EVP_sha256(), digest, &size) == 1)
+    if (cert_digest(app, record, i, digest, &size))
         json_add_hex(object, "sha256", digest, size);
     return object;
 }
@@ -323,7 +391,7 @@ static struct json_object *certs_json(APP *app, const TPKS_RECORD *record)
     for (size_t i = 0; i < tpks_record_cert_count(record); i++) {
         AUTO(x509) X509 *cert = view_cert(app, record, i);
 
-        json_object_array_add(array, cert != NULL ? cert_json(cert) : NULL);
+        json_object_array_add(array, cert != NULL ? cert_json(app, record, i, cert) : NULL);
     }
     return array;
 }

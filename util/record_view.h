@@ -20,7 +20,8 @@ void view_key(APP *app, const TPKS_RECORD *record, char text[KEY_TEXT_SIZE]);
 /* "sign, decrypt", or "nothing". */
 #define POLICY_TEXT_SIZE 32
 void view_policy(unsigned policy, char text[POLICY_TEXT_SIZE]);
-/* Certificate number `i` of a record; NULL if there is none (or it can't be parsed). */
+/* Certificate number `i` of a record, for reading only: its key is not decoded, which takes ten
+ * times as long as the rest. NULL if there is none (or it can't be parsed). */
 X509 *view_cert(APP *app, const TPKS_RECORD *record, size_t i);
 /* Certificates number `from` to before `to` as PEM into a memory BIO. */
 int view_certs_pem(APP *app, const TPKS_RECORD *record, size_t from, size_t to, BIO *bio);

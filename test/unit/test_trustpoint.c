@@ -473,7 +473,7 @@ static void expect_chain(X509 *leaf, X509 *const *given, size_t given_count, X50
 
     for (size_t i = 0; i < given_count; i++)
         sk_X509_push(set, given[i]);
-    expect_ok(trustpoint_chain(leaf, set, &chain));
+    expect_ok(trustpoint_chain(NULL, leaf, set, &chain));
     ck_assert_int_eq(sk_X509_num(chain), (int)wanted_count);
     for (size_t i = 0; i < wanted_count; i++)
         ck_assert_ptr_eq(sk_X509_value(chain, (int)i), wanted[i]);
@@ -523,6 +523,60 @@ START_TEST(of_two_issuers_the_one_that_signed)
     expect_chain(leaf.cert, (X509 *[]){good.cert, root.cert, bad.cert}, 3, wanted, 2);
     /* Trustpoint's older releases sign wrongly in an HSM: the name is all there is. */
     expect_chain(leaf.cert, (X509 *[]){root.cert, bad.cert}, 2, second, 2);
+    free_issuer(&root);
+    free_issuer(&good);
+    free_issuer(&bad);
+    free_issuer(&leaf);
+}
+END_TEST
+
+static char *to_pem(X509 *cert)
+{
+    BIO *bio = BIO_new(BIO_s_mem());
+    char *data = NULL;
+
+    ck_assert_int_eq(PEM_write_bio_X509(bio, cert), 1);
+    long size = BIO_get_mem_data(bio, &data);
+    char *pem = strndup(data, (size_t)size);
+    BIO_free(bio);
+    return pem;
+}
+
+START_TEST(certificates_without_their_keys)
+{
+    issuer root = issue("root", NULL, NULL), good = issue("ca", &root, NULL);
+    issuer bad = issue("ca", &root, NULL), leaf = issue("leaf", &good, NULL);
+    X509 *const certs[] = {leaf.cert, bad.cert, root.cert, good.cert};
+    X509 *parsed[4];
+    trustpoint_parser parser;
+
+    trustpoint_parser_start(&parser, NULL);
+    ck_assert_ptr_null(trustpoint_parse(&parser, "no certificate"));
+    ck_assert_ptr_null(trustpoint_parse_known(&parser, ""));
+    for (int i = 0; i < 4; i++) {
+        char *pem = to_pem(certs[i]);
+        parsed[i] = trustpoint_parse_known(&parser, pem);
+        ck_assert_int_eq(X509_cmp(parsed[i], certs[i]), 0);
+        X509 *again = trustpoint_parse_known(&parser, pem);
+        ck_assert_ptr_eq(again, parsed[i]);
+        X509_free(again);
+        free(pem);
+    }
+    /* The signature decides, for which the keys are needed after all. */
+    expect_chain(parsed[0], &parsed[1], 3, (X509 *[]){parsed[3], parsed[2]}, 2);
+    /* More than are remembered. */
+    for (int i = 0; i < 2 * TRUSTPOINT_KNOWN_CERTS; i++) {
+        issuer one = issue("one", NULL, leaf.key);
+        char *pem = to_pem(one.cert);
+        X509 *cert = trustpoint_parse_known(&parser, pem);
+        ck_assert_int_eq(X509_cmp(cert, one.cert), 0);
+        X509_free(cert);
+        X509_free(one.cert);
+        free(pem);
+    }
+    for (int i = 0; i < 4; i++)
+        X509_free(parsed[i]);
+    trustpoint_parser_finish(&parser);
     free_issuer(&root);
     free_issuer(&good);
     free_issuer(&bad);
@@ -1314,6 +1368,7 @@ static void add_fields(Suite *suite)
     tcase_add_test(fields, uuids);
     tcase_add_test(fields, chains_in_any_order);
     tcase_add_test(fields, of_two_issuers_the_one_that_signed);
+    tcase_add_test(fields, certificates_without_their_keys);
     suite_add_tcase(suite, fields);
 }
 
