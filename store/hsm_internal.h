@@ -216,12 +216,14 @@ CK_RV module_find_token(struct hsm_module *module, const struct token_uri *uri, 
 
 /* A wrapped DEK and its object inside the token; see hsm_gcm.c. */
 struct kept_dek;
+/* A copy of a key in the keeper session; see hsm_key_copy.c. */
+struct key_copy;
 
 /*
- * A login: the keeper session, opened first and closed last, which owns the DEK objects, and a
- * few sessions for operations, each used by one thread at a time (two threads in one session crash
- * SoftHSM, NSS and openCryptoki). It belongs to one handle, or, with hsm-session=process, to the
- * process and is never freed.
+ * A login: the keeper session, opened first and closed last, which owns the DEK objects and the
+ * copies of keys, and a few sessions for operations, each used by one thread at a time (two threads
+ * in one session crash SoftHSM, NSS and openCryptoki). It belongs to one handle, or, with
+ * hsm-session=process, to the process and is never freed.
  */
 struct hsm_connection {
     struct hsm_connection *next;
@@ -236,7 +238,8 @@ struct hsm_connection {
     pthread_mutex_t keeper; /* held by who uses, opens or renews the keeper session */
     CK_SLOT_ID slot;
     CK_SESSION_HANDLE session;
-    bool fresh; /* the module was initialised for this very login */
+    uint64_t logins; /* session objects are of the last one */
+    bool fresh;      /* the module was initialised for this very login */
 
     pthread_mutex_t mutex; /* the rest */
     pthread_cond_t changed;
@@ -248,6 +251,7 @@ struct hsm_connection {
     int64_t missed; /* when an object was last missing although the module was initialised anew */
     CK_SESSION_HANDLE idle[POOL_MAX];
     struct kept_dek *deks;
+    struct key_copy *dropped; /* to be destroyed */
     char label[TOKEN_LABEL_SIZE];
     char serial[TOKEN_SERIAL_SIZE];
 };

@@ -1,6 +1,10 @@
 /*
  * hsm_key.c - keys inside a token: found once for each login, tried again when the token was away
  *
+ * A key that is used often works as a copy in the session. Once a second one operation goes to the
+ * object of the token all the same: when that was destroyed, or its token is gone, the operation
+ * fails as it would without a copy, and takes the copy with it.
+ *
  * What a key knows of the token belongs to one process id. A forked child makes its own, and only
  * keeps the parent's reachable. The mutex inside is held for a few instructions only and is the
  * last one in the lock order.
@@ -9,16 +13,24 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <openssl/crypto.h>
 
 #define OPERATION_TRIES 3 /* the first one; after finding the key again; after a new login */
+#define CHECK_MS 1000     /* how long a copy is used without a look at the token */
+
+enum copying { COPY_NOT_YET = 0, COPY_MAKING, COPY_DONE /* or refused */ };
 
 /* Where the object is, good at one generation of the connection. */
 struct key_place {
     bool found;
+    uint64_t number; /* of this find */
     uint64_t generation;
     CK_OBJECT_HANDLE object;
+    enum copying copying;
+    struct key_copy *copy;
+    int64_t check_due; /* in ms of now_ms() */
 };
 
 /* A key's place in the token, as one process knows it. */
@@ -27,6 +39,7 @@ struct key_state {
     struct hsm_process *process;
     struct hsm_connection *connection; /* a keeper */
     pthread_mutex_t mutex;
+    uint64_t finds;
     struct key_place place;
 };
 
@@ -48,6 +61,7 @@ void hsm_key_free(HSM_KEY *key)
     struct key_state *state = atomic_load(&key->state);
     while (state != NULL) {
         struct key_state *older = state->older;
+        key_copy_drop(state->connection, state->place.copy);
         free(state);
         state = older;
     }
@@ -143,6 +157,7 @@ static CK_RV find_run(struct hsm_connection *connection, struct keeper_job *base
 
     if (key->id_size == 0)
         template[2] = (CK_ATTRIBUTE){CKA_LABEL, key->label, strlen(key->label)};
+    key_copies_destroy(connection);
     job->count = 0;
     CK_RV rv = functions->C_FindObjectsInit(connection->session, template, 3);
     if (rv != CKR_OK)
@@ -220,10 +235,23 @@ static tpks_result check_found(const struct hsm_connection *connection,
     return TPKS_OK;
 }
 
-static void keep_object(struct key_state *state, const struct key_find_job *job)
+/* Takes another place; returns the copy that belonged to the old one. */
+static struct key_copy *change_place(struct key_state *state, struct key_place place)
 {
     HOLD(&state->mutex);
-    state->place = (struct key_place){true, job->base.generation, job->object};
+    struct key_copy *copy = state->place.copy;
+
+    place.number = ++state->finds;
+    state->place = place;
+    return copy;
+}
+
+static void keep_object(struct key_state *state, const struct key_find_job *job)
+{
+    const struct key_place place = {
+        .found = true, .generation = job->base.generation, .object = job->object};
+
+    key_copy_drop(state->connection, change_place(state, place));
 }
 
 static tpks_result find_key(HSM_KEY *key, struct key_state *state, const struct hsm_caller *caller)
@@ -241,18 +269,101 @@ static tpks_result find_key(HSM_KEY *key, struct key_state *state, const struct 
     return TPKS_OK;
 }
 
-static bool place_get(struct key_state *state, struct key_place *out)
+/* ---- the object, or its copy ----------------------------------------------------------------- */
+
+/* What one operation uses. */
+struct key_choice {
+    uint64_t number; /* of the place */
+    uint64_t generation;
+    CK_OBJECT_HANDLE object;
+    bool checks;     /* the object of the token, because it was time to */
+    bool makes_copy; /* and this thread is the one to do it */
+};
+
+/* Without a system call; a few ms late at most. */
+static int64_t now_ms(void)
 {
-    HOLD(&state->mutex);
-    *out = state->place;
-    return out->found && out->generation == connection_generation(state->connection);
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static void forget_place(struct key_state *state, uint64_t generation)
+/*
+ * False when the key must be found again. The first operation goes to the object of the token, as
+ * all do that come seldom; a copy is for those that follow soon.
+ */
+static bool choose(struct key_state *state, struct key_choice *out)
+{
+    int64_t now = now_ms();
+    HOLD(&state->mutex);
+    struct key_place *place = &state->place;
+
+    *out = (struct key_choice){place->number, place->generation, place->object, false, false};
+    if (!place->found || place->generation != connection_generation(state->connection))
+        return false;
+    if (now >= place->check_due) {
+        place->check_due = now + CHECK_MS;
+        out->checks = true;
+    } else if (place->copy != NULL) {
+        out->object = key_copy_object(place->copy);
+    } else if (place->copying == COPY_NOT_YET) {
+        place->copying = COPY_MAKING;
+        out->makes_copy = true;
+    }
+    return true;
+}
+
+/* False when the place has changed since. */
+static bool keep_copy(struct key_state *state, uint64_t number, struct key_copy *copy)
 {
     HOLD(&state->mutex);
-    if (state->place.generation == generation)
-        state->place.found = false;
+    if (!state->place.found || state->place.number != number)
+        return false;
+    state->place.copying = COPY_DONE;
+    state->place.copy = copy;
+    return true;
+}
+
+static void make_copy(struct key_state *state, struct key_choice *choice)
+{
+    struct key_copy *copy = key_copy_make(state->connection, choice->object, choice->generation);
+
+    if (!keep_copy(state, choice->number, copy))
+        key_copy_drop(state->connection, copy);
+    else if (copy != NULL)
+        choice->object = key_copy_object(copy);
+}
+
+/* A look at the token that failed, whatever the reason, was none. */
+static void check_again(struct key_state *state, const struct key_choice *choice)
+{
+    HOLD(&state->mutex);
+    if (state->place.number == choice->number)
+        state->place.check_due = 0;
+}
+
+static bool is_place_of(const struct key_state *state, const struct key_choice *choice)
+{
+    return state->place.found && state->place.number == choice->number;
+}
+
+/* Another thread may have found the key again: that is not to be forgotten. */
+static struct key_copy *clear_place(struct key_state *state, const struct key_choice *choice)
+{
+    HOLD(&state->mutex);
+    struct key_copy *copy = NULL;
+
+    if (is_place_of(state, choice)) {
+        copy = state->place.copy;
+        state->place = (struct key_place){0};
+    }
+    return copy;
+}
+
+static void forget_place(struct key_state *state, const struct key_choice *choice)
+{
+    key_copy_drop(state->connection, clear_place(state, choice));
 }
 
 /* ---- operations ------------------------------------------------------------------------------ */
@@ -263,6 +374,7 @@ struct key_use {
     struct key_state *state;
     struct key_job *job;
     struct hsm_caller caller;
+    struct key_choice choice;
     CK_RV rv;
     uint64_t generation;
 };
@@ -271,7 +383,7 @@ struct key_use {
  * While this thread has a session of the pool nobody logs in anew, so a handle that is good at the
  * present generation stays so until the session is given back.
  */
-static void operate(struct key_use *use, const struct key_place *place)
+static void operate(struct key_use *use)
 {
     struct hsm_connection *connection = use->state->connection;
     CK_SESSION_HANDLE session;
@@ -281,12 +393,12 @@ static void operate(struct key_use *use, const struct key_place *place)
     if (use->rv != CKR_OK)
         return;
     use->generation = connection_generation(connection);
-    if (place->generation != use->generation) {
+    if (use->choice.generation != use->generation) {
         session_give(connection, session, false);
         use->rv = CKR_KEY_HANDLE_INVALID;
         return;
     }
-    use->rv = key_job_run(connection->module->functions, session, place->object, use->job);
+    use->rv = key_job_run(connection->module->functions, session, use->choice.object, use->job);
     session_give(connection, session, use->rv != CKR_OK);
 }
 
@@ -306,7 +418,7 @@ static tpks_result prepare_again(struct key_use *use, bool *again)
 
     *again = recovery != RECOVER_NOT;
     if (recovery == RECOVER_HANDLES)
-        forget_place(use->state, use->generation);
+        forget_place(use->state, &use->choice);
     else if (*again)
         return connection_recover(connection, &use->caller, use->generation, recovery);
     if (!is_ambiguous(use->rv))
@@ -353,12 +465,14 @@ static tpks_result operation_result(const struct key_use *use)
                     use->rv);
 }
 
-static tpks_result provide_place(struct key_use *use, struct key_place *place)
+static tpks_result provide_object(struct key_use *use)
 {
-    if (place_get(use->state, place))
-        return TPKS_OK;
-    TRY(find_key(use->key, use->state, &use->caller));
-    (void)place_get(use->state, place); /* if it moved again, the operation sees it */
+    if (!choose(use->state, &use->choice)) {
+        TRY(find_key(use->key, use->state, &use->caller));
+        (void)choose(use->state, &use->choice); /* if it moved again, the operation sees it */
+    }
+    if (use->choice.makes_copy)
+        make_copy(use->state, &use->choice);
     return TPKS_OK;
 }
 
@@ -371,9 +485,10 @@ static tpks_result use_key(HSM_KEY *key, struct key_job *job)
     TRY(state_get(key, guard.process, &use.state));
     for (unsigned tries = 1;; tries++) {
         bool again = false;
-        struct key_place place;
-        TRY(provide_place(&use, &place));
-        operate(&use, &place);
+        TRY(provide_object(&use));
+        operate(&use);
+        if (use.rv != CKR_OK && use.choice.checks)
+            check_again(use.state, &use.choice);
         if (use.rv != CKR_OK && tries < OPERATION_TRIES)
             TRY(prepare_again(&use, &again));
         if (!again)

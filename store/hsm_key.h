@@ -3,9 +3,10 @@
  *
  * An HSM_KEY is not a handle of one load: it stays usable until the process ends, through the
  * keeper connection of the process (hsm.h), whatever `hsm-session` says. The object is found and
- * proven once for each login; operations then take a session of the pool and nothing else. When
- * the token was away, one thread logs in again and every operation is done once more. A forked
- * child starts from nothing, with its first operation.
+ * proven once for each login; operations then take a session of the pool and nothing else, and
+ * those that come often a copy of the object in the memory of the module. When the token was away,
+ * one thread logs in again and every operation is done once more. A forked child starts from
+ * nothing, with its first operation.
  *
  * Raw mechanisms only (CKM_RSA_PKCS, CKM_RSA_PKCS_PSS, CKM_RSA_PKCS_OAEP, CKM_RSA_X_509,
  * CKM_ECDSA; PKCS#11 3.0, sections 6.1 and 6.3): those with a digest inside are missing in some

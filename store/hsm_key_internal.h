@@ -2,7 +2,7 @@
  * hsm_key_internal.h - what the files of token keys share
  *
  * hsm_key.c (life, finding, trying again), hsm_key_op.c (mechanisms, one operation, the proof),
- * hsm_key_make.c (new key pairs).
+ * hsm_key_copy.c (copies in the session), hsm_key_make.c (new key pairs).
  */
 #ifndef TRUSTPOINT_HSM_KEY_INTERNAL_H
 #define TRUSTPOINT_HSM_KEY_INTERNAL_H
@@ -63,5 +63,21 @@ CK_RV key_proof_take(struct hsm_connection *connection, CK_OBJECT_HANDLE object,
                      const struct key_public *public, struct key_proof *proof);
 /* The rest, without the token. */
 bool key_proof_holds(const struct key_public *public, const struct key_proof *proof);
+
+/*
+ * A copy of a key as an object of the keeper session (C_CopyObject; PKCS#11 3.0, section 5.7.2).
+ *
+ * NULL: the token refuses, or gives one that can be read more easily than a key made here
+ * (PRIVATE, SENSITIVE, not EXTRACTABLE), or has no room, or `generation` is not the present one.
+ * Takes connection->keeper.
+ */
+struct key_copy *key_copy_make(struct hsm_connection *connection, CK_OBJECT_HANDLE object,
+                               uint64_t generation);
+CK_OBJECT_HANDLE key_copy_object(const struct key_copy *copy);
+/* Gives it up: whoever has the keeper session next destroys it. No PKCS#11 call; also in a process
+ * forked since. NULL is ignored. */
+void key_copy_drop(struct hsm_connection *connection, struct key_copy *copy);
+/* Destroys those that were given up, in the keeper session, which is open and the caller holds. */
+void key_copies_destroy(struct hsm_connection *connection);
 
 #endif

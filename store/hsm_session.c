@@ -160,6 +160,7 @@ static void mark_open(struct hsm_connection *connection, CK_SESSION_HANDLE sessi
 {
     HOLD(&connection->mutex);
     connection->session = session;
+    connection->logins++;
     connection->open = true;
     connection->generation++;
     connection->limit = POOL_MAX;

@@ -578,6 +578,7 @@ END_TEST
 
 #define THREADS 8
 #define OPERATIONS 200
+#define UNTIL_REFUSED 1000000
 
 typedef struct worker {
     const used_key *used;
@@ -654,6 +655,162 @@ START_TEST(a_token_with_few_sessions_is_waited_for)
 }
 END_TEST
 
+/* ---- copies in the session ------------------------------------------------------------------- */
+
+/* Between the library and the module: what operations use, and what becomes of copies. */
+static struct probe {
+    CK_FUNCTION_LIST real;
+    CK_RV refusal;           /* of C_CopyObject */
+    CK_ATTRIBUTE_TYPE spoil; /* this flag of the copy reads as its contrary */
+    int with_token_object, with_copy;
+    int copies, destroyed;
+    CK_OBJECT_HANDLE copy; /* the last one */
+} probe;
+
+static CK_RV probe_sign_init(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism,
+                             CK_OBJECT_HANDLE object)
+{
+    CK_BBOOL token = CK_TRUE;
+    CK_ATTRIBUTE attribute = {CKA_TOKEN, &token, sizeof(token)};
+
+    if (probe.real.C_GetAttributeValue(session, object, &attribute, 1) == CKR_OK)
+        __atomic_add_fetch(token ? &probe.with_token_object : &probe.with_copy, 1,
+                           __ATOMIC_SEQ_CST);
+    return probe.real.C_SignInit(session, mechanism, object);
+}
+
+static CK_RV probe_copy(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object, CK_ATTRIBUTE *template,
+                        CK_ULONG count, CK_OBJECT_HANDLE *copy)
+{
+    probe.copies++;
+    if (probe.refusal != CKR_OK)
+        return probe.refusal;
+    CK_RV rv = probe.real.C_CopyObject(session, object, template, count, copy);
+    probe.copy = *copy;
+    return rv;
+}
+
+static CK_RV probe_read(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object, CK_ATTRIBUTE *template,
+                        CK_ULONG count)
+{
+    CK_RV rv = probe.real.C_GetAttributeValue(session, object, template, count);
+
+    if (object == probe.copy && count == 1 && template->type == probe.spoil)
+        *(CK_BBOOL *)template->pValue ^= CK_TRUE;
+    return rv;
+}
+
+static CK_RV probe_destroy(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object)
+{
+    probe.destroyed += object == probe.copy;
+    return probe.real.C_DestroyObject(session, object);
+}
+
+static void probe_start(CK_RV refusal, CK_ATTRIBUTE_TYPE spoil)
+{
+    CK_FUNCTION_LIST *functions = hsm_process()->modules->functions;
+
+    probe = (struct probe){.real = *functions, .refusal = refusal, .spoil = spoil};
+    functions->C_SignInit = probe_sign_init;
+    functions->C_CopyObject = probe_copy;
+    functions->C_GetAttributeValue = probe_read;
+    functions->C_DestroyObject = probe_destroy;
+}
+
+static void probe_end(void)
+{
+    *hsm_process()->modules->functions = probe.real;
+}
+
+/* Until an operation has found the key in use a moment ago: on a busy machine not the second. */
+static void sign_until_copied(const used_key *used, const int *counter)
+{
+    const struct timespec deadline = deadline_in(30);
+
+    while (*counter == 0 && !deadline_passed(&deadline))
+        expect_ok(sign(used));
+    ck_assert_int_gt(*counter, 0);
+}
+
+static void use_copy(const used_key *used)
+{
+    probe_start(CKR_OK, CKA_VENDOR_DEFINED);
+    sign_until_copied(used, &probe.with_copy);
+    probe_end();
+}
+
+START_TEST(a_key_in_use_is_copied)
+{
+    generate("edge", "ec:P-256", TPKS_MAY_SIGN);
+    used_key edge = open_key("edge");
+    probe_start(CKR_OK, CKA_VENDOR_DEFINED);
+    expect_ok(sign(&edge));
+    ck_assert_int_eq(probe.copies, 0); /* a program that signs once needs none */
+    ck_assert_int_eq(probe.with_token_object, 1);
+    sign_until_copied(&edge, &probe.with_copy);
+    expect_ok(sign_in_threads(&edge, &edge, THREADS, 20));
+    ck_assert_int_eq(probe.copies, 1);
+    ck_assert_int_eq(probe.destroyed, 0);
+    ck_assert_int_eq(keys_on_token(), 1); /* the copy is not taken for one */
+    expect_ok(try_open("edge"));
+    probe_end();
+    close_key(&edge);
+}
+END_TEST
+
+START_TEST(the_copy_goes_with_its_key)
+{
+    generate("edge", "ec:P-256", TPKS_MAY_SIGN);
+    used_key edge = open_key("edge"), again = open_key("edge");
+    probe_start(CKR_OK, CKA_VENDOR_DEFINED);
+    sign_until_copied(&edge, &probe.with_copy);
+    tpks_token_key_free(edge.key);
+    ck_assert_int_eq(probe.destroyed, 0); /* perhaps in a callback of the module */
+    probe.with_copy = 0;
+    CK_OBJECT_HANDLE first = probe.copy;
+    sign_until_copied(&again, &probe.destroyed);
+    sign_until_copied(&again, &probe.with_copy);
+    ck_assert_uint_ne(first, probe.copy);
+    probe_end();
+    edge.key = NULL;
+    close_key(&edge);
+    close_key(&again);
+}
+END_TEST
+
+START_TEST(a_token_that_refuses_to_copy_signs_all_the_same)
+{
+    generate("edge", "ec:P-256", TPKS_MAY_SIGN);
+    used_key edge = open_key("edge");
+    probe_start(CKR_FUNCTION_NOT_SUPPORTED, CKA_VENDOR_DEFINED);
+    sign_until_copied(&edge, &probe.copies);
+    expect_ok(sign_in_threads(&edge, &edge, THREADS, 20));
+    ck_assert_int_eq(probe.copies, 1);
+    ck_assert_int_eq(probe.with_copy, 0);
+    probe_end();
+    close_key(&edge);
+}
+END_TEST
+
+START_TEST(a_copy_that_can_be_read_is_not_used)
+{
+    static const CK_ATTRIBUTE_TYPE flags[] = {CKA_SENSITIVE, CKA_EXTRACTABLE, CKA_PRIVATE,
+                                              CKA_TOKEN};
+
+    generate("edge", "ec:P-256", TPKS_MAY_SIGN);
+    for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
+        used_key edge = open_key("edge");
+        probe_start(CKR_OK, flags[i]);
+        sign_until_copied(&edge, &probe.copies);
+        expect_ok(sign_in_threads(&edge, &edge, THREADS, 20));
+        ck_assert_int_eq(probe.destroyed, 1);
+        ck_assert_int_eq(probe.with_copy, 0);
+        probe_end();
+        close_key(&edge);
+    }
+}
+END_TEST
+
 /* ---- forks ----------------------------------------------------------------------------------- */
 
 static int sign_often(void *arg)
@@ -675,7 +832,7 @@ START_TEST(a_forked_child_starts_anew)
 
     generate("web", "rsa:2048", TPKS_MAY_SIGN);
     used_key used = open_key("web");
-    expect_ok(sign(&used));
+    use_copy(&used);
     for (size_t i = 0; i < 4; i++) {
         pids[i] = fork();
         if (pids[i] == 0)
@@ -703,6 +860,7 @@ START_TEST(a_grandchild_does_so_too)
 {
     generate("edge", "ec:P-256", TPKS_MAY_SIGN);
     used_key used = open_key("edge");
+    use_copy(&used);
     ck_assert_int_eq(elsewhere(sign_and_free_at_exit, &used), 0);
     expect_ok(sign(&used));
     close_key(&used);
@@ -748,6 +906,20 @@ static int replace(void *id)
            hsm_key_make(hsm, &spec, &spki, &size) != TPKS_OK;
 }
 
+/*
+ * What signing says when it ends. A copy of the key may go on for the second that passes between
+ * two looks at the token.
+ */
+static tpks_result refusal(const used_key *used)
+{
+    const struct timespec deadline = deadline_in(30);
+    tpks_result result = TPKS_OK;
+
+    while (result == TPKS_OK && !deadline_passed(&deadline))
+        result = sign(used);
+    return result;
+}
+
 START_TEST(a_destroyed_key_is_missing)
 {
     unsigned char id[CKA_ID_SIZE];
@@ -755,9 +927,10 @@ START_TEST(a_destroyed_key_is_missing)
     generate("edge", "ec:P-256", TPKS_MAY_SIGN);
     generate("web", "rsa:2048", TPKS_MAY_SIGN);
     used_key edge = open_key("edge"), web = open_key("web");
+    use_copy(&edge);
     id_of("edge", id);
     ck_assert_int_eq(elsewhere(destroy, id), 0);
-    expect(TPKS_KEY_MISSING, sign(&edge));
+    expect(TPKS_KEY_MISSING, sign_in_threads(&edge, &edge, THREADS, UNTIL_REFUSED));
     expect(TPKS_KEY_MISSING, sign(&edge));
     expect(TPKS_KEY_MISSING, try_open("edge"));
     expect_ok(sign(&web));
@@ -772,9 +945,10 @@ START_TEST(another_key_under_the_id_is_never_used)
 
     generate("edge", "ec:P-256", TPKS_MAY_SIGN);
     used_key edge = open_key("edge");
+    use_copy(&edge);
     id_of("edge", id);
     ck_assert_int_eq(elsewhere(replace, id), 0);
-    expect(TPKS_MISMATCH, sign(&edge));
+    expect(TPKS_MISMATCH, refusal(&edge));
     expect(TPKS_MISMATCH, try_open("edge"));
     expect_text("another key");
     close_key(&edge);
@@ -789,8 +963,8 @@ START_TEST(a_token_may_go_and_come_back)
     for (int i = 0; i < 2; i++) {
         expect_ok(sign(&edge));
         shell("mv %s/tokens %s/away && mkdir %s/tokens", scratch(), scratch(), scratch());
-        expect(TPKS_TOKEN_MISSING, sign(&edge));
-        expect(TPKS_TOKEN_MISSING, sign(&web));
+        expect(TPKS_TOKEN_MISSING, refusal(&edge));
+        expect(TPKS_TOKEN_MISSING, refusal(&web));
         expect(TPKS_TOKEN_MISSING, sign_in_threads(&edge, &web, THREADS, 1));
         shell("rmdir %s/tokens && mv %s/away %s/tokens", scratch(), scratch(), scratch());
         expect_ok(sign(&edge));
@@ -805,10 +979,11 @@ START_TEST(another_token_is_not_taken_for_it)
 {
     generate("edge", "ec:P-256", TPKS_MAY_SIGN);
     used_key edge = open_key("edge");
+    use_copy(&edge);
     shell("mv %s/tokens %s/away && mkdir %s/tokens", scratch(), scratch(), scratch());
     shell("softhsm2-util --init-token --free --label edge --so-pin 87654321 --pin 123456 "
           ">/dev/null");
-    expect(TPKS_TOKEN_MISSING, sign(&edge));
+    expect(TPKS_TOKEN_MISSING, refusal(&edge));
     expect_text("serial");
     close_key(&edge);
 }
@@ -819,10 +994,10 @@ START_TEST(a_lost_session_is_opened_anew)
     generate("edge", "ec:P-256", TPKS_MAY_SIGN);
     used_key edge = open_key("edge");
     struct hsm_module *module = hsm_process()->modules;
-    expect_ok(sign(&edge));
+    use_copy(&edge);
     /* As another library in this process does that uses the same module. */
     module->functions->C_CloseAllSessions(hsm_process()->keepers->slot);
-    expect_ok(sign(&edge));
+    use_copy(&edge);
     p11_kit_module_finalize(module->functions);
     expect_ok(sign(&edge));
     expect_ok(sign_in_threads(&edge, &edge, THREADS, 10));
@@ -882,6 +1057,10 @@ int main(void)
     tcase_add_test(tests, removal_leaves_the_key_unless_told_otherwise);
     tcase_add_test(tests, many_threads_share_keys);
     tcase_add_test(tests, a_token_with_few_sessions_is_waited_for);
+    tcase_add_test(tests, a_key_in_use_is_copied);
+    tcase_add_test(tests, the_copy_goes_with_its_key);
+    tcase_add_test(tests, a_token_that_refuses_to_copy_signs_all_the_same);
+    tcase_add_test(tests, a_copy_that_can_be_read_is_not_used);
     tcase_add_test(tests, a_forked_child_starts_anew);
     tcase_add_test(tests, a_grandchild_does_so_too);
     tcase_add_test(tests, a_destroyed_key_is_missing);
