@@ -88,12 +88,19 @@ TPKS_CHECK tpks_result hsm_file_hash(const char *text, char out[FILE_HASH_SIZE])
 struct hsm_guard {
     struct hsm_process *process;
     sigset_t old_mask;
+    bool pipe_blocked;
     bool pipe_was_pending;
     int saved_errno;
 };
 /* `owner` is the process of the handle, NULL when there is none yet. */
 TPKS_CHECK tpks_result hsm_enter(struct hsm_guard *guard, const struct hsm_process *owner);
 void hsm_leave(struct hsm_guard *guard);
+/*
+ * As hsm_enter(), with SIGPIPE as it is, for where each operation counts: blocking it costs three
+ * system calls. hsm_guard_pipe() is to follow before a module is called that is not local.
+ */
+TPKS_CHECK tpks_result hsm_enter_local(struct hsm_guard *guard, const struct hsm_process *owner);
+void hsm_guard_pipe(struct hsm_guard *guard);
 #define HSM_GUARD __attribute__((cleanup(hsm_leave))) struct hsm_guard
 /* Step outside of this thread's guard for a callback, and back. */
 struct hsm_guard *hsm_guard_pause(void);
@@ -202,6 +209,8 @@ struct hsm_module {
 /* The module of this URI, loaded but perhaps not initialised. */
 TPKS_CHECK tpks_result module_get(struct hsm_process *process, const struct token_uri *uri,
                                   struct hsm_module **out);
+/* Is it a module that is known to write to files only, never to a pipe or socket? SoftHSM. */
+bool module_is_local(const struct token_uri *uri);
 /* The next three are called with module->mutex held. */
 CK_RV module_initialise(struct hsm_module *module);
 /* Finalises unless a session is open; the next initialisation then sees tokens anew. */

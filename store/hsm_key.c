@@ -38,6 +38,7 @@ struct key_state {
     struct key_state *older;
     struct hsm_process *process;
     struct hsm_connection *connection; /* a keeper */
+    bool local;                        /* its module */
     pthread_mutex_t mutex;
     uint64_t finds;
     struct key_place place;
@@ -112,6 +113,7 @@ static tpks_result state_new(const HSM_KEY *key, struct hsm_process *process,
         return fail_memory();
     (*out)->process = process;
     (*out)->connection = connection;
+    (*out)->local = module_is_local(&connection->uri);
     pthread_mutex_init(&(*out)->mutex, NULL);
     return TPKS_OK;
 }
@@ -481,8 +483,10 @@ static tpks_result use_key(HSM_KEY *key, struct key_job *job)
     HSM_GUARD guard;
     struct key_use use = {.key = key, .job = job, .caller = {NULL, NULL, key->keystore_label}};
 
-    TRY(hsm_enter(&guard, NULL));
+    TRY(hsm_enter_local(&guard, NULL));
     TRY(state_get(key, guard.process, &use.state));
+    if (!use.state->local)
+        hsm_guard_pipe(&guard);
     for (unsigned tries = 1;; tries++) {
         bool again = false;
         TRY(provide_object(&use));

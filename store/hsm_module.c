@@ -52,6 +52,17 @@ static void load_by_name(struct hsm_module *module)
         module->functions = p11_kit_module_for_name(module->all, module->name);
 }
 
+/* By a name any file may come, and all configured modules are loaded; a link may lead anywhere. */
+bool module_is_local(const struct token_uri *uri)
+{
+    static const char softhsm[] = "/libsofthsm2";
+    char real[PATH_MAX];
+
+    if (uri->module_by_name || realpath(uri->module, real) == NULL)
+        return false;
+    return strncmp(strrchr(real, '/'), softhsm, sizeof(softhsm) - 1) == 0;
+}
+
 /* Different names of one file must lead to one lock. */
 static tpks_result name_lock(struct hsm_module *module)
 {

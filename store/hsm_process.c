@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <openssl/crypto.h>
@@ -15,6 +16,44 @@ static _Atomic(struct hsm_process *) current_process;
 static _Thread_local struct hsm_guard *current_guard;
 static pthread_once_t libctx_once = PTHREAD_ONCE_INIT;
 static OSSL_LIB_CTX *libctx;
+
+/* ---- forks ----------------------------------------------------------------------------------- */
+
+/*
+ * True while this process is the one that current_process belongs to: the kernel clears this page
+ * in each child (madvise(2), MADV_WIPEONFORK). It saves asking for the process id, a system call,
+ * with each operation. NULL where the kernel can't.
+ */
+static atomic_bool *unforked;
+static pthread_once_t unforked_once = PTHREAD_ONCE_INIT;
+
+static void map_unforked(void)
+{
+    size_t size = (size_t)sysconf(_SC_PAGESIZE);
+    void *page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (page == MAP_FAILED)
+        return;
+    /* An emulator of Linux that takes any advice does nothing with this one. */
+    if (madvise(page, size, -1) == 0 || madvise(page, size, MADV_WIPEONFORK) != 0)
+        munmap(page, size);
+    else
+        unforked = page;
+}
+
+/* Looked at before current_process, and set after it. */
+static bool is_unforked(void)
+{
+    pthread_once(&unforked_once, map_unforked);
+    return unforked != NULL && atomic_load(unforked);
+}
+
+static struct hsm_process *note_unforked(struct hsm_process *process)
+{
+    if (unforked != NULL)
+        atomic_store(unforked, true);
+    return process;
+}
 
 static struct hsm_process *process_new(struct hsm_process *parent)
 {
@@ -30,15 +69,21 @@ static struct hsm_process *process_new(struct hsm_process *parent)
 
 struct hsm_process *hsm_process(void)
 {
+    if (is_unforked())
+        return atomic_load(&current_process);
     struct hsm_process *process = atomic_load(&current_process);
     if (process != NULL && process->pid == getpid())
-        return process;
+        return note_unforked(process);
     struct hsm_process *fresh = process_new(process);
-    if (fresh == NULL || atomic_compare_exchange_strong(&current_process, &process, fresh))
-        return fresh;
+    if (fresh == NULL)
+        return NULL;
+    if (atomic_compare_exchange_strong(&current_process, &process, fresh))
+        return note_unforked(fresh);
     free(fresh);
     return process;
 }
+
+/* ---- the guard ------------------------------------------------------------------------------- */
 
 static void make_libctx(void)
 {
@@ -67,9 +112,10 @@ tpks_result hsm_file_hash(const char *text, char out[FILE_HASH_SIZE])
     return TPKS_OK;
 }
 
-static void pipe_block(struct hsm_guard *guard)
+void hsm_guard_pipe(struct hsm_guard *guard)
 {
     sigset_t pipe, pending;
+    guard->pipe_blocked = true;
     sigemptyset(&pipe);
     sigaddset(&pipe, SIGPIPE);
     pthread_sigmask(SIG_BLOCK, &pipe, &guard->old_mask);
@@ -80,6 +126,8 @@ static void pipe_block(struct hsm_guard *guard)
 
 static void pipe_restore(struct hsm_guard *guard)
 {
+    if (!guard->pipe_blocked)
+        return;
     sigset_t pipe;
     sigemptyset(&pipe);
     sigaddset(&pipe, SIGPIPE);
@@ -103,9 +151,10 @@ static tpks_result check_alive(const struct hsm_process *process, const struct h
     return TPKS_OK;
 }
 
-tpks_result hsm_enter(struct hsm_guard *guard, const struct hsm_process *owner)
+tpks_result hsm_enter_local(struct hsm_guard *guard, const struct hsm_process *owner)
 {
     guard->process = NULL;
+    guard->pipe_blocked = false;
     guard->saved_errno = errno;
     if (current_guard != NULL)
         return fail(TPKS_INTERNAL, "HSM: the PKCS#11 module called back into the keystore: list "
@@ -121,9 +170,15 @@ tpks_result hsm_enter(struct hsm_guard *guard, const struct hsm_process *owner)
         return result;
     }
     guard->process = process;
-    pipe_block(guard);
     ERR_set_mark(); /* modules that use libcrypto leave their errors behind */
     current_guard = guard;
+    return TPKS_OK;
+}
+
+tpks_result hsm_enter(struct hsm_guard *guard, const struct hsm_process *owner)
+{
+    TRY(hsm_enter_local(guard, owner));
+    hsm_guard_pipe(guard);
     return TPKS_OK;
 }
 
@@ -149,8 +204,8 @@ struct hsm_guard *hsm_guard_pause(void)
 
 void hsm_guard_resume(struct hsm_guard *guard)
 {
-    if (guard != NULL)
-        pipe_block(guard);
+    if (guard != NULL && guard->pipe_blocked)
+        hsm_guard_pipe(guard);
     current_guard = guard;
 }
 
@@ -167,7 +222,7 @@ static void finalise_at_exit(void)
     if (atomic_load(&process->busy) != 0 || process->inherited)
         return;
     struct hsm_guard guard;
-    pipe_block(&guard);
+    hsm_guard_pipe(&guard);
     for (struct hsm_module *module = process->modules; module != NULL; module = module->next) {
         if (module->initialised)
             p11_kit_module_finalize(module->functions);
