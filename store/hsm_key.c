@@ -278,8 +278,9 @@ struct key_choice {
     uint64_t number; /* of the place */
     uint64_t generation;
     CK_OBJECT_HANDLE object;
-    bool checks;     /* the object of the token, because it was time to */
-    bool makes_copy; /* and this thread is the one to do it */
+    struct key_copy *copy; /* in use, when it is the copy */
+    bool checks;           /* the object of the token, because it was time to */
+    bool makes_copy;       /* and this thread is the one to do it */
 };
 
 /* Without a system call; a few ms late at most. */
@@ -301,14 +302,16 @@ static bool choose(struct key_state *state, struct key_choice *out)
     HOLD(&state->mutex);
     struct key_place *place = &state->place;
 
-    *out = (struct key_choice){place->number, place->generation, place->object, false, false};
+    *out = (struct key_choice){
+        .number = place->number, .generation = place->generation, .object = place->object};
     if (!place->found || place->generation != connection_generation(state->connection))
         return false;
     if (now >= place->check_due) {
         place->check_due = now + CHECK_MS;
         out->checks = true;
     } else if (place->copy != NULL) {
-        out->object = key_copy_object(place->copy);
+        out->copy = place->copy;
+        out->object = key_copy_use(place->copy);
     } else if (place->copying == COPY_NOT_YET) {
         place->copying = COPY_MAKING;
         out->makes_copy = true;
@@ -317,13 +320,16 @@ static bool choose(struct key_state *state, struct key_choice *out)
 }
 
 /* False when the place has changed since. */
-static bool keep_copy(struct key_state *state, uint64_t number, struct key_copy *copy)
+static bool keep_copy(struct key_state *state, struct key_choice *choice, struct key_copy *copy)
 {
     HOLD(&state->mutex);
-    if (!state->place.found || state->place.number != number)
+    if (!state->place.found || state->place.number != choice->number)
         return false;
     state->place.copying = COPY_DONE;
     state->place.copy = copy;
+    choice->copy = copy;
+    if (copy != NULL)
+        choice->object = key_copy_use(copy);
     return true;
 }
 
@@ -331,10 +337,8 @@ static void make_copy(struct key_state *state, struct key_choice *choice)
 {
     struct key_copy *copy = key_copy_make(state->connection, choice->object, choice->generation);
 
-    if (!keep_copy(state, choice->number, copy))
+    if (!keep_copy(state, choice, copy))
         key_copy_drop(state->connection, copy);
-    else if (copy != NULL)
-        choice->object = key_copy_object(copy);
 }
 
 /* A look at the token that failed, whatever the reason, was none. */
@@ -491,6 +495,7 @@ static tpks_result use_key(HSM_KEY *key, struct key_job *job)
         bool again = false;
         TRY(provide_object(&use));
         operate(&use);
+        key_copy_end_use(use.choice.copy);
         if (use.rv != CKR_OK && use.choice.checks)
             check_again(use.state, &use.choice);
         if (use.rv != CKR_OK && tries < OPERATION_TRIES)

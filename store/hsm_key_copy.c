@@ -14,11 +14,19 @@ struct key_copy {
     struct key_copy *next;
     uint64_t login; /* of the connection; handles mean something else after another one */
     CK_OBJECT_HANDLE object;
+    atomic_uint users; /* its owner, and operations */
 };
 
-CK_OBJECT_HANDLE key_copy_object(const struct key_copy *copy)
+CK_OBJECT_HANDLE key_copy_use(struct key_copy *copy)
 {
+    atomic_fetch_add(&copy->users, 1);
     return copy->object;
+}
+
+void key_copy_end_use(struct key_copy *copy)
+{
+    if (copy != NULL)
+        atomic_fetch_sub(&copy->users, 1);
 }
 
 static CK_RV copy_object(struct hsm_connection *connection, CK_OBJECT_HANDLE object,
@@ -49,6 +57,7 @@ static bool fill_copy(struct hsm_connection *connection, CK_OBJECT_HANDLE object
     if (copy_object(connection, object, &copy->object) != CKR_OK)
         return false;
     copy->login = connection->logins;
+    atomic_init(&copy->users, 1);
     if (is_well_kept(connection, copy->object))
         return true;
     (void)!connection->module->functions->C_DestroyObject(connection->session, copy->object);
@@ -80,27 +89,31 @@ void key_copy_drop(struct hsm_connection *connection, struct key_copy *copy)
     HOLD(&connection->mutex);
     copy->next = connection->dropped;
     connection->dropped = copy;
+    key_copy_end_use(copy);
 }
 
-static struct key_copy *take_dropped(struct hsm_connection *connection)
+/* One that nobody uses: SoftHSM gives nonsense for an object that goes during an operation. */
+static struct key_copy *take_unused(struct hsm_connection *connection)
 {
     HOLD(&connection->mutex);
-    struct key_copy *dropped = connection->dropped;
+    struct key_copy **at = &connection->dropped;
 
-    connection->dropped = NULL;
-    return dropped;
+    while (*at != NULL && atomic_load(&(*at)->users) > 0)
+        at = &(*at)->next;
+    struct key_copy *copy = *at;
+    if (copy != NULL)
+        *at = copy->next;
+    return copy;
 }
 
 void key_copies_destroy(struct hsm_connection *connection)
 {
-    struct key_copy *copy = take_dropped(connection);
+    struct key_copy *copy;
 
-    while (copy != NULL) {
-        struct key_copy *next = copy->next;
+    while ((copy = take_unused(connection)) != NULL) {
         if (copy->login == connection->logins)
             (void)!connection->module->functions->C_DestroyObject(connection->session,
                                                                   copy->object);
         free(copy);
-        copy = next;
     }
 }

@@ -73,9 +73,11 @@ bool key_proof_holds(const struct key_public *public, const struct key_proof *pr
  */
 struct key_copy *key_copy_make(struct hsm_connection *connection, CK_OBJECT_HANDLE object,
                                uint64_t generation);
-CK_OBJECT_HANDLE key_copy_object(const struct key_copy *copy);
-/* Gives it up: whoever has the keeper session next destroys it. No PKCS#11 call; also in a process
- * forked since. NULL is ignored. */
+/* Around each operation with it: it is not destroyed meanwhile. NULL is ignored at the end. */
+CK_OBJECT_HANDLE key_copy_use(struct key_copy *copy);
+void key_copy_end_use(struct key_copy *copy);
+/* Gives it up: whoever has the keeper session when nobody uses it any more destroys it. No PKCS#11
+ * call; also in a process forked since. NULL is ignored. */
 void key_copy_drop(struct hsm_connection *connection, struct key_copy *copy);
 /* Destroys those that were given up, in the keeper session, which is open and the caller holds. */
 void key_copies_destroy(struct hsm_connection *connection);
