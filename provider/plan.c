@@ -375,8 +375,6 @@ static tpks_result each_readable(MAKING *making, const tpks_selector *selector, 
 
     if (plan->bad_count > before && result == plan->bad[before].result)
         return TPKS_OK;
-    if (result == TPKS_UNSUPPORTED) /* not everything can be searched for in such a database */
-        return TPKS_OK;
     return RAISE_RESULT(making->context, result);
 }
 

@@ -146,7 +146,8 @@ typedef struct trustpoint_search {
     size_t text_count;
 } trustpoint_search;
 
-/* TPKS_UNSUPPORTED: that can't be searched for here. */
+/* By SHA-1 fingerprint and by key there is no column to search: the statement is for every row that
+ * the rest selects, and who walks over them looks at their certificates. */
 TPKS_CHECK tpks_result trustpoint_search_credentials(const struct trustpoint_tables *tables,
                                                      const tpks_selector *by,
                                                      trustpoint_reading reading,

@@ -289,18 +289,15 @@ static void where_names(trustpoint_search *s, bool *first, const struct trustpoi
         where_alias(s, first, tables, by->alias);
 }
 
-/* Trustpoint keeps neither digest of a certificate's key nor a SHA-1 of it. */
-static tpks_result check_searchable(const tpks_selector *by, bool anything)
+/* Nothing is wanted but what Trustpoint keeps no column of. */
+static bool is_scan(const tpks_selector *by)
 {
-    if (by->cert_sha1 != NULL)
-        return fail(TPKS_UNSUPPORTED,
-                    "Trustpoint's database is not searched by a SHA-1 fingerprint: give the "
-                    "SHA-256 fingerprint, 64 digits");
-    if (by->spki_sha256 != NULL && !anything)
-        return fail(TPKS_UNSUPPORTED,
-                    "Trustpoint's database is not searched by spki= alone, which pins the key of a "
-                    "record: name the record as well");
-    return TPKS_OK;
+    static const tpks_selector nothing;
+    tpks_selector rest = *by;
+
+    rest.cert_sha1 = NULL;
+    rest.spki_sha256 = NULL;
+    return memcmp(&rest, &nothing, sizeof(rest)) == 0;
 }
 
 tpks_result trustpoint_search_credentials(const struct trustpoint_tables *tables,
@@ -309,13 +306,12 @@ tpks_result trustpoint_search_credentials(const struct trustpoint_tables *tables
 {
     bool first = true;
 
-    append(out, by == NULL ? tables->select_all : tables->select_some);
+    append(out, by == NULL || is_scan(by) ? tables->select_all : tables->select_some);
     if (by != NULL) {
         where_names(out, &first, tables, by, reading);
         where_certificates(out, &first, by);
         if (by->id != NULL)
             where_id(out, &first, by->id);
-        TRY(check_searchable(by, !first || out->nothing));
     }
     append(out, " ORDER BY c.id");
     return TPKS_OK;
@@ -324,9 +320,10 @@ tpks_result trustpoint_search_credentials(const struct trustpoint_tables *tables
 /* A key without a certificate has only its own names. */
 static bool may_be_key(const tpks_selector *by)
 {
-    return by->cert_sha256 == NULL && by->subject == NULL && by->issuer == NULL &&
-           by->serial == NULL && by->role == NULL && by->credential == NULL && by->ca == NULL &&
-           by->signer == NULL && by->owner == NULL && by->device == NULL && by->cn == NULL;
+    return by->cert_sha256 == NULL && by->cert_sha1 == NULL && by->subject == NULL &&
+           by->issuer == NULL && by->serial == NULL && by->role == NULL && by->credential == NULL &&
+           by->ca == NULL && by->signer == NULL && by->owner == NULL && by->device == NULL &&
+           by->cn == NULL;
 }
 
 static void where_key_name(trustpoint_search *s, const char *name, trustpoint_reading reading)

@@ -2,9 +2,13 @@
 #include <inttypes.h>
 
 #include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/x509.h>
 
 #include "error.h"
 #include "trustpoint.h"
+
+#define SHA1_SIZE 20
 
 /* ---- columns ---- */
 
@@ -67,58 +71,106 @@ static void end_walk(walk *w)
 }
 #define WALK __attribute__((cleanup(end_walk))) walk
 
-/* A pin is no condition of the statement; the others are looked at once more. */
-static tpks_result matches(walk *w, const TPKS_RECORD *record, bool *out)
+/* Has the key that is asked for? Of a key without a certificate Trustpoint has the digest. */
+static bool has_spki(const walk *w, const trustpoint_row *row, X509 *leaf)
+{
+    unsigned char *der = NULL;
+    unsigned char digest[SHA256_SIZE] = {0};
+    size_t size = 0;
+
+    if (row->cert_pem == NULL && row->spki_sha256 != NULL)
+        return OPENSSL_hexstr2buf_ex(digest, sizeof(digest), &size, row->spki_sha256, '\0') &&
+               size == sizeof(digest) && memcmp(digest, w->by->spki_sha256, size) == 0;
+    int der_size = leaf == NULL ? 0 : i2d_X509_PUBKEY(X509_get_X509_PUBKEY(leaf), &der);
+    bool same = der_size > 0 &&
+                sha256(w->parser.libctx, der, (size_t)der_size, digest) == TPKS_OK &&
+                memcmp(digest, w->by->spki_sha256, sizeof(digest)) == 0;
+    OPENSSL_free(der);
+    return same;
+}
+
+static bool has_sha1(const walk *w, X509 *leaf)
+{
+    unsigned char *der = NULL;
+    unsigned char digest[SHA1_SIZE];
+    int der_size = leaf == NULL ? 0 : i2d_X509(leaf, &der);
+    bool same = der_size > 0 &&
+                EVP_Q_digest(w->parser.libctx, "SHA1", NULL, der, (size_t)der_size, digest, NULL) &&
+                memcmp(digest, w->by->cert_sha1, sizeof(digest)) == 0;
+
+    OPENSSL_free(der);
+    return same;
+}
+
+/* What is no condition of the statement, of a row that may be malformed elsewhere. */
+static bool is_wanted(const walk *w, const trustpoint_row *row)
+{
+    CRYPTO_SCOPE;
+
+    if (w->by == NULL || (w->by->spki_sha256 == NULL && w->by->cert_sha1 == NULL))
+        return true;
+    X509 *leaf = row->cert_pem == NULL ? NULL : trustpoint_parse(&w->parser, row->cert_pem);
+    bool wanted = (w->by->spki_sha256 == NULL || has_spki(w, row, leaf)) &&
+                  (w->by->cert_sha1 == NULL || has_sha1(w, leaf));
+    X509_free(leaf);
+    return wanted;
+}
+
+/* What the statement found is looked at once more. */
+static tpks_result check_match(const walk *w, const TPKS_RECORD *record)
 {
     tpks_selector again = {0};
 
-    *out = true;
     if (w->by == NULL)
         return TPKS_OK;
-    *out = w->by->spki_sha256 == NULL ||
-           memcmp(w->by->spki_sha256, record->spki_sha256, SHA256_SIZE) == 0;
     again = *w->by;
-    again.spki_sha256 = NULL;
     again.name = NULL; /* there may be several for one record */
-    return *out ? record_check_match(w->parser.libctx, record, &again) : TPKS_OK;
+    return record_check_match(w->parser.libctx, record, &again);
 }
 
-/* By what is beyond doubt: its number. */
-static tpks_result name_malformed(const trustpoint_row *row, TPKS_RECORD *record)
+/* By what is beyond doubt: its number. Without memory, or an id, it stays without a name. */
+static void name_malformed(const trustpoint_row *row, TPKS_RECORD *record)
 {
     trustpoint_row known = {.credential = row->credential, .uuid = row->uuid};
 
-    return row->credential == 0 && row->uuid == NULL ? TPKS_OK
-                                                     : trustpoint_name_record(&known, record);
+    if (row->credential == 0 && row->uuid == NULL)
+        return;
+    if (trustpoint_name_record(&known, record) != TPKS_OK)
+        memset(record->id, 0, sizeof(record->id));
 }
 
-static tpks_result read_record(walk *w, reader *r, TPKS_RECORD *record)
+/* `taken` is how taking the row ended. */
+static tpks_result read_record(walk *w, const trustpoint_row *row, tpks_result taken,
+                               TPKS_RECORD *record)
 {
-    trustpoint_row row;
-    tpks_result result = take_columns(r, &row);
+    tpks_result result = taken;
 
-    if (result != TPKS_OK)
-        (void)name_malformed(&row, record);
+    if (result == TPKS_OK)
+        result = trustpoint_make_record(w->d, &w->parser, w->h, row, record);
     else
-        result = trustpoint_make_record(w->d, &w->parser, w->h, &row, record);
-    return row.credential == 0 ? result
-                               : fail_in(result, TRUSTPOINT_CREDENTIAL "%" PRIu64, row.credential);
+        name_malformed(row, record);
+    return row->credential == 0
+               ? result
+               : fail_in(result, TRUSTPOINT_CREDENTIAL "%" PRIu64, row->credential);
 }
 
 /* What was read of a record is freed before the next one. */
 static tpks_result visit(walk *w, reader *r)
 {
     RECORD *record = OPENSSL_zalloc(sizeof(*record));
-    bool wanted = false;
+    trustpoint_row row;
 
     if (record == NULL)
         return fail_memory();
     w->seen++;
-    tpks_result result = read_record(w, r, record);
+    tpks_result result = take_columns(r, &row);
+    if (!is_wanted(w, &row))
+        return TPKS_OK;
+    result = read_record(w, &row, result, record);
     if (result == TPKS_OK)
-        result = matches(w, record, &wanted);
+        result = check_match(w, record);
     if (result == TPKS_OK)
-        return wanted ? w->each(w->arg, record) : TPKS_OK;
+        return w->each(w->arg, record);
     return w->bad != NULL && schema_is_of_row(result) ? w->bad(w->arg, record, result) : result;
 }
 

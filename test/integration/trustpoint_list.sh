@@ -52,6 +52,31 @@ for sample in legacy-0.5-software current-0.6-software; do
     ok "$sample: the other one by its name" openssl pkey -noout -in "trustpoint://credential/6"
 done
 
+# ---- searches without a column -------------------------------------------------------------------
+
+for sample in legacy-0.5-software current-0.6-software; do
+    use "$sample"
+    rm -f "$WORK/leaf.pem"
+    quietly tpk cert owner/fx-owner --leaf --out "$WORK/leaf.pem"
+    sha1=$(plain openssl x509 -in "$WORK/leaf.pem" -noout -fingerprint -sha1 | sed 's/.*=//; s/://g')
+    spki=$(plain openssl x509 -in "$WORK/leaf.pem" -noout -pubkey |
+        plain openssl pkey -pubin -outform DER | sha256sum | cut -d' ' -f1)
+    ok "$sample: storeutl by SHA-1 fingerprint" openssl storeutl -sha1 -fingerprint "$sha1" \
+        -certs trustpoint://
+    says "$sample: one" "Total found: 1"
+    ok "$sample: storeutl by the key's SHA-256" openssl storeutl -sha256 -fingerprint "$spki" \
+        -keys -noout trustpoint://
+    says "$sample: one" "Total found: 1"
+    ok "$sample: storeutl by a fingerprint that is nobody's" openssl storeutl -sha1 -certs \
+        -fingerprint "${sha1//[0-9]/0}" trustpoint://
+    says "$sample: none" "Total found: 0"
+    for uri in "trustpoint://?fingerprint=$sha1" "trustpoint://?spki=$spki"; do
+        ok "$sample: a key by ${uri%=*}" openssl pkey -noout -in "$uri"
+    done
+    fails "$sample: a key by one that is nobody's" any "no record" openssl pkey -noout -in \
+        "trustpoint://?spki=${spki//[0-9]/0}"
+done
+
 # ---- which keys may decrypt ----------------------------------------------------------------------
 
 # Keys of a database with an HSM: in its rows, and in the token.

@@ -1153,9 +1153,32 @@ START_TEST(pins_and_fingerprints)
     snprintf(uri, sizeof(uri), "trustpoint://tls-server?spki=%s", hex);
     expect(TPKS_MISMATCH, find_uri(ks, uri));
     snprintf(uri, sizeof(uri), "trustpoint://?spki=%s", hex);
-    expect(TPKS_UNSUPPORTED, find_uri(ks, uri));
-    expect(TPKS_UNSUPPORTED,
+    expect_found(ks, uri, "owner/fx-owner");
+    uri[strlen(uri) - 1] ^= 1;
+    expect(TPKS_NOT_FOUND, find_uri(ks, uri));
+    expect(TPKS_NOT_FOUND,
            find_uri(ks, "trustpoint://?fingerprint=0123456789012345678901234567890123456789"));
+    ck_assert_int_eq(EVP_Q_digest(NULL, "SHA1", NULL, der, size, digest, NULL), 1);
+    hex_text(digest, 20, hex);
+    snprintf(uri, sizeof(uri), "trustpoint://?fingerprint=%s", hex);
+    expect_found(ks, uri, "owner/fx-owner");
+    snprintf(uri, sizeof(uri), "trustpoint://?fingerprint=%s&owner=fx-owner", hex);
+    expect_found(ks, uri, "owner/fx-owner");
+    snprintf(uri, sizeof(uri), "trustpoint://?fingerprint=%s&role=tls-server", hex);
+    expect(TPKS_NOT_FOUND, find_uri(ks, uri));
+    tpks_close(ks);
+    /* Rows that can't be read are in the way only of those who mean them. */
+    sql("UPDATE pki_credentialmodel SET private_key = x'00' WHERE id = 5;"
+        "UPDATE pki_certificatemodel SET cert_pem = 'none' WHERE id ="
+        " (SELECT certificate_id FROM pki_credentialmodel WHERE id = 1)");
+    ks = open_sample();
+    snprintf(uri, sizeof(uri), "trustpoint://?fingerprint=%s", hex);
+    expect_found(ks, uri, "owner/fx-owner");
+    tpks_close(ks);
+    sql("UPDATE pki_credentialmodel SET private_key = x'00' WHERE id = 9");
+    ks = open_sample();
+    expect(TPKS_TAMPERED, find_uri(ks, uri));
+    expect_text("credential/9: ");
     tpks_record_free(record);
     tpks_close(ks);
 }
@@ -1185,6 +1208,7 @@ START_TEST(managed_keys_without_a_credential)
         " credential_id IN (2, 4); UPDATE pki_genericcamodel SET credential_id = NULL WHERE"
         " credential_id = 2; DELETE FROM pki_credentialmodel WHERE id IN (2, 4)");
     TPKS *ks = open_sample();
+    TPKS_RECORD *record = NULL, *same = NULL;
     tpks_status_info info;
 
     expect_ok(tpks_status(ks, &info));
@@ -1195,6 +1219,12 @@ START_TEST(managed_keys_without_a_credential)
     expect_found(ks, "trustpoint://?alias=c751b75d-a398-4454-9786-1a1a9bcb603f", "key/fx-signer");
     expect_found(ks, "trustpoint://?id=c751b75da398445497861a1a9bcb603f", "key/fx-signer");
     expect_ok(load_name(ks, "key/fx-signer"));
+    expect_ok(tpks_find(ks, &(tpks_selector){.name = "key/fx-signer"}, &record));
+    expect_ok(
+        tpks_find(ks, &(tpks_selector){.spki_sha256 = tpks_record_spki_sha256(record)}, &same));
+    ck_assert_str_eq(tpks_record_name(same), "key/fx-signer");
+    tpks_record_free(same);
+    tpks_record_free(record);
     expect_ok(load_name(ks, "key/fx-issuing-ca"));
     tpks_close(ks);
     sql("UPDATE crypto_managed_key SET public_key_fingerprint_sha256 = (SELECT"
