@@ -345,28 +345,6 @@ static const char *dek_location(const DEK *dek)
     return dek_is_in_hsm(dek) ? "hsm" : "process";
 }
 
-static tpks_result count_one(void *arg, TPKS_RECORD *record)
-{
-    *(uint64_t *)arg += tpks_record_home(record) == TPKS_HOME_TOKEN;
-    return TPKS_OK;
-}
-
-/* Whoever reads the records says which ones can't be read. */
-static tpks_result skip_bad(void *arg, const TPKS_RECORD *record, tpks_result result)
-{
-    (void)arg;
-    (void)record;
-    (void)result;
-    return TPKS_OK;
-}
-
-static tpks_result count_in_token(TPKS *ks, uint64_t *out)
-{
-    if (ks->schema->count_in_token != NULL)
-        return ks->schema->count_in_token(&ks->d, &ks->head, out);
-    return keystore_each_readable(ks, NULL, count_one, skip_bad, out);
-}
-
 tpks_result tpks_status(TPKS *ks, tpks_status_info *out)
 {
     CRYPTO_SCOPE;
@@ -392,6 +370,6 @@ tpks_result tpks_status(TPKS *ks, tpks_status_info *out)
         snprintf(out->token_serial, sizeof(out->token_serial), "%s", slot->token_serial);
     }
     out->anchor_known = anchor_read(ks, &ks->head, &seen) != TPKS_OK || seen.known;
-    TRY(count_in_token(ks, &out->in_token));
+    TRY(ks->schema->count_in_token(&ks->d, &ks->head, &out->in_token));
     return ks->schema->count_records(&ks->d, &ks->head, &out->records);
 }

@@ -64,7 +64,7 @@ typedef struct schema {
                                  const char *state_dir, DEK **out);
 
     tpks_result (*count_records)(const database *d, const head *h, uint64_t *out);
-    /* Those whose key lives in a token; NULL: each_record() must tell. */
+    /* Those whose key lives in a token. */
     tpks_result (*count_in_token)(const database *d, const head *h, uint64_t *out);
     /*
      * Calls `each` with every matching record and its certificates, ordered by name (those of

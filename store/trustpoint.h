@@ -37,6 +37,7 @@ struct trustpoint_tables {
     /* The managed keys that belong to no credential, in the same columns; NULL: there are none. */
     const char *select_keys;
     const char *count_keys;
+    const char *count_in_token; /* keys, with a credential or without; NULL: there are none */
     trustpoint_condition by_ca, by_signer, by_owner, by_device, by_domain, by_alias;
 };
 
@@ -126,6 +127,7 @@ TPKS_CHECK tpks_result trustpoint_each_readable(const database *d, OSSL_LIB_CTX 
                                                 schema_each_fn *each, schema_bad_fn *bad,
                                                 void *arg);
 TPKS_CHECK tpks_result trustpoint_count_records(const database *d, const head *h, uint64_t *out);
+TPKS_CHECK tpks_result trustpoint_count_in_token(const database *d, const head *h, uint64_t *out);
 
 /* ---- trustpoint_search.c: selectors to statements ---- */
 

@@ -206,6 +206,7 @@ const schema schema_trustpoint_current = {
     .prove_dek = trustpoint_prove_dek,
     .open_software = open_software,
     .count_records = trustpoint_count_records,
+    .count_in_token = trustpoint_count_in_token,
     .each_record = trustpoint_each_record,
     .each_readable = trustpoint_each_readable,
     .needs_dek = trustpoint_needs_dek,

@@ -194,9 +194,9 @@ static tpks_result is_unchanged_0_3(const database *d, OSSL_LIB_CTX *libctx, con
 
 #define SCHEMA_COMMON                                                                              \
     .read_only = READ_ONLY, .prove_dek = trustpoint_prove_dek, .open_software = open_software,     \
-    .count_records = trustpoint_count_records, .each_record = trustpoint_each_record,              \
-    .each_readable = trustpoint_each_readable, .needs_dek = trustpoint_needs_dek,                  \
-    .open_record = trustpoint_open_record
+    .count_records = trustpoint_count_records, .count_in_token = trustpoint_count_in_token,        \
+    .each_record = trustpoint_each_record, .each_readable = trustpoint_each_readable,              \
+    .needs_dek = trustpoint_needs_dek, .open_record = trustpoint_open_record
 
 const schema schema_trustpoint_plain = {
     .name = "Trustpoint 0.3",

@@ -93,6 +93,18 @@
     "SELECT c3.id FROM pki_pkcs11key k3 JOIN pki_credentialmodel c3"                               \
     " ON c3.pkcs11_private_key_id = k3.id WHERE k3.key_label = "
 
+/* ---- keys in the token: a key of the credential's own goes before, then an import ---- */
+
+#define COUNT_LABELLED                                                                             \
+    "SELECT count(*) FROM pki_credentialmodel c JOIN pki_pkcs11key k"                              \
+    " ON k.id = c.pkcs11_private_key_id WHERE c.private_key = ''"
+#define COUNT_MANAGED                                                                              \
+    "SELECT count(*) FROM crypto_managed_key m JOIN crypto_managed_key_pkcs11_binding p11"         \
+    " ON p11.managed_key_id = m.id LEFT JOIN crypto_managed_key_protected_import_binding imp"      \
+    " ON imp.managed_key_id = m.id LEFT JOIN pki_credentialmodel c"                                \
+    " ON c.managed_private_key_id = m.id WHERE imp.managed_key_id IS NULL"                         \
+    " AND (c.id IS NULL OR c.private_key = '')"
+
 /* ---- releases ---- */
 
 #define CA_0_4 "pki_issuingcamodel"
@@ -134,6 +146,7 @@ const struct trustpoint_tables tables_0_4 = {
     .by_device = {BY_DEVICE(ISSUED_0_4), ""},
     .by_domain = {BY_DOMAIN(CA_0_4), ""},
     .by_alias = {BY_KEY_LABEL, ""},
+    .count_in_token = COUNT_LABELLED,
 };
 
 const struct trustpoint_tables tables_0_5 = {
@@ -148,6 +161,7 @@ const struct trustpoint_tables tables_0_5 = {
     .by_device = {BY_DEVICE(ISSUED_0_5), ""},
     .by_domain = {BY_DOMAIN(CA_0_5), ""},
     .by_alias = {BY_KEY_LABEL, ""},
+    .count_in_token = COUNT_LABELLED,
 };
 
 #define SELECT_MANAGED(repeats, join)                                                              \
@@ -174,6 +188,7 @@ const struct trustpoint_tables tables_0_6 = {
     .by_device = {BY_DEVICE(ISSUED_0_5), ""},
     .by_domain = {BY_DOMAIN(CA_0_5), ""},
     .by_alias = {BY_ALIAS, ""},
+    .count_in_token = COUNT_MANAGED,
 };
 
 /* ---- which one is it ---- */

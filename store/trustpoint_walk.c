@@ -236,6 +236,15 @@ tpks_result trustpoint_each_record(const database *d, OSSL_LIB_CTX *libctx, cons
     return trustpoint_each_readable(d, libctx, h, selector, each, NULL, arg);
 }
 
+tpks_result trustpoint_count_in_token(const database *d, const head *h, uint64_t *out)
+{
+    (void)h;
+    *out = 0;
+    return d->tables->count_in_token == NULL
+               ? TPKS_OK
+               : read_integer(d, "of keys in the token", d->tables->count_in_token, NULL, 0, out);
+}
+
 tpks_result trustpoint_count_records(const database *d, const head *h, uint64_t *out)
 {
     uint64_t keys = 0;

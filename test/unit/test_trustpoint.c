@@ -1248,11 +1248,14 @@ static tpks_result check_one(void *arg, const TPKS_RECORD *record)
 static void expect_homes(const char *sample, const char *name, const unsigned wanted[6])
 {
     unsigned homes[6] = {0};
+    tpks_status_info info;
 
     use_sample(sample);
     TPKS *ks = open_sample();
     ck_assert_str_eq(tpks_schema_name(ks), name);
     expect_ok(tpks_each(ks, NULL, check_one, homes));
+    expect_ok(tpks_status(ks, &info));
+    ck_assert_uint_eq(info.in_token, wanted[TPKS_HOME_TOKEN]);
     for (int i = 1; i < 6; i++)
         ck_assert_msg(homes[i] == wanted[i], "%s: %u records with home %d, not %u", sample,
                       homes[i], i, wanted[i]);
