@@ -11,11 +11,17 @@
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
+#include <openssl/evp.h>
 #include <openssl/params.h>
 #include <openssl/provider.h>
 #include <openssl/rand.h>
 
 #include "error.h"
+
+/* Those that certificates and TLS sign with, as programs and the default provider call them. */
+static const char *const digest_names[] = {"SHA256",   "SHA2-256", "SHA384",
+                                           "SHA2-384", "SHA512",   "SHA2-512"};
+#define DIGESTS (sizeof(digest_names) / sizeof(digest_names[0]))
 
 struct context {
     CORE core;
@@ -25,6 +31,7 @@ struct context {
     char *bad_directive; /* what openssl.cnf says wrongly, NULL if nothing */
     bool stubs;
     atomic_flag warm;
+    _Atomic(EVP_MD *) digests[DIGESTS]; /* NULL until asked for */
 };
 
 static void core_function(CORE *core, const OSSL_DISPATCH *in)
@@ -112,6 +119,8 @@ void context_free(CONTEXT *context)
 {
     if (context == NULL)
         return;
+    for (size_t i = 0; i < DIGESTS; i++)
+        EVP_MD_free(atomic_load(&context->digests[i]));
     if (context->defaults != NULL)
         OSSL_PROVIDER_unload(context->defaults);
     OSSL_LIB_CTX_free(context->libctx);
@@ -128,6 +137,30 @@ const CORE *context_core(const CONTEXT *context)
 OSSL_LIB_CTX *context_libctx(const CONTEXT *context)
 {
     return context->libctx;
+}
+
+static EVP_MD *kept_digest(CONTEXT *context, size_t i)
+{
+    EVP_MD *kept = atomic_load(&context->digests[i]);
+
+    if (kept != NULL)
+        return kept;
+    EVP_MD *fresh = EVP_MD_fetch(context->libctx, digest_names[i], NULL);
+    if (fresh == NULL || atomic_compare_exchange_strong(&context->digests[i], &kept, fresh))
+        return fresh;
+    EVP_MD_free(fresh);
+    return kept;
+}
+
+EVP_MD *context_digest(CONTEXT *context, const char *name)
+{
+    for (size_t i = 0; i < DIGESTS; i++) {
+        if (strcasecmp(name, digest_names[i]) != 0)
+            continue;
+        EVP_MD *digest = kept_digest(context, i);
+        return digest != NULL && EVP_MD_up_ref(digest) ? digest : NULL;
+    }
+    return EVP_MD_fetch(context->libctx, name, NULL);
 }
 
 OSSL_PROVIDER *context_default(const CONTEXT *context)

@@ -38,6 +38,8 @@ void context_free(CONTEXT *context);
 const CORE *context_core(const CONTEXT *context);
 /* Our own library context; NULL when it could not be made. */
 OSSL_LIB_CTX *context_libctx(const CONTEXT *context);
+/* A digest of it; the caller frees it. The usual ones are kept: to fetch takes several locks. */
+EVP_MD *context_digest(CONTEXT *context, const char *name);
 /* The default provider in it; NULL when it could not be loaded. */
 OSSL_PROVIDER *context_default(const CONTEXT *context);
 /* The provider context of that default provider, as its functions expect it. */

@@ -87,7 +87,7 @@ static int get_scheme(const PASSTHROUGH *algorithm, void *inner, SCHEME *scheme)
 /* It has found the digest itself, in the same library context, so it is there. */
 static EVP_MD *fetch(const KEY *key, const char *name)
 {
-    return *name == '\0' ? NULL : EVP_MD_fetch(context_libctx(key_context(key)), name, NULL);
+    return *name == '\0' ? NULL : context_digest(key_context(key), name);
 }
 
 EVP_MD *token_digest(const KEY *key, const PASSTHROUGH *algorithm, void *inner)
