@@ -32,6 +32,7 @@ boots() {
     wait_for "the guest" guest_is_up || return 1
     alive "$GUEST" && return
     wait "$GUEST" || code=$?
+    unset "STARTED[$GUEST]"
     return "$code"
 }
 shutdown_guest() {

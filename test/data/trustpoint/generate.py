@@ -226,13 +226,15 @@ class Fixture:
 
     def issue(self, common_name, key, issuer=None, ca=False):
         """A certificate. `issuer` is (certificate, key); None: self-signed."""
+        # X.520 allows 64 characters; libraries disagree on what those are outside of ASCII.
+        common_name = common_name.encode()[:64].decode(errors="ignore")
         issuer_name = issuer[0].subject if issuer else x509.Name(
             [x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         issuer_key = issuer[1] if issuer else key
         identifier = x509.SubjectKeyIdentifier.from_public_key
         return (x509.CertificateBuilder()
                 .subject_name(x509.Name(
-                    [x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])]))
+                    [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]))
                 .issuer_name(issuer_name).public_key(key.public_key())
                 .serial_number(int.from_bytes(self.bytes(15), "big"))
                 .not_valid_before(NOW - datetime.timedelta(days=1))
