@@ -279,8 +279,9 @@ struct key_choice {
     uint64_t generation;
     CK_OBJECT_HANDLE object;
     struct key_copy *copy; /* in use, when it is the copy */
-    bool checks;           /* the object of the token, because it was time to */
-    bool makes_copy;       /* and this thread is the one to do it */
+    bool copied;
+    bool checks;     /* the object of the token, because it was time to */
+    bool makes_copy; /* and this thread is the one to do it */
 };
 
 /* Without a system call; a few ms late at most. */
@@ -311,6 +312,7 @@ static bool choose(struct key_state *state, struct key_choice *out)
         out->checks = true;
     } else if (place->copy != NULL) {
         out->copy = place->copy;
+        out->copied = true;
         out->object = key_copy_use(place->copy);
     } else if (place->copying == COPY_NOT_YET) {
         place->copying = COPY_MAKING;
@@ -328,6 +330,7 @@ static bool keep_copy(struct key_state *state, struct key_choice *choice, struct
     state->place.copying = COPY_DONE;
     state->place.copy = copy;
     choice->copy = copy;
+    choice->copied = copy != NULL;
     if (copy != NULL)
         choice->object = key_copy_use(copy);
     return true;
@@ -339,6 +342,24 @@ static void make_copy(struct key_state *state, struct key_choice *choice)
 
     if (!keep_copy(state, choice, copy))
         key_copy_drop(state->connection, copy);
+}
+
+static struct key_copy *take_copy(struct key_state *state, uint64_t number)
+{
+    HOLD(&state->mutex);
+    struct key_copy *copy = NULL;
+
+    if (state->place.number == number) {
+        copy = state->place.copy;
+        state->place.copy = NULL;
+    }
+    return copy;
+}
+
+/* No other is made until the key is found again. */
+static void abandon_copy(struct key_state *state, const struct key_choice *choice)
+{
+    key_copy_drop(state->connection, take_copy(state, choice->number));
 }
 
 /* A look at the token that failed, whatever the reason, was none. */
@@ -413,27 +434,6 @@ static bool is_ambiguous(CK_RV rv)
     return rv == CKR_GENERAL_ERROR || rv == CKR_FUNCTION_FAILED;
 }
 
-/*
- * Makes ready for one more try, or says that it would not help. CKR_GENERAL_ERROR may speak of the
- * data or of the token: one that finds its key as before is well.
- */
-static tpks_result prepare_again(struct key_use *use, bool *again)
-{
-    struct hsm_connection *connection = use->state->connection;
-    enum recovery recovery = recovery_for(use->rv, true);
-
-    *again = recovery != RECOVER_NOT;
-    if (recovery == RECOVER_HANDLES)
-        forget_place(use->state, &use->choice);
-    else if (*again)
-        return connection_recover(connection, &use->caller, use->generation, recovery);
-    if (!is_ambiguous(use->rv))
-        return TPKS_OK;
-    TRY(find_key(use->key, use->state, &use->caller));
-    *again = !use->job->decrypt || connection_generation(connection) != use->generation;
-    return TPKS_OK;
-}
-
 static bool is_bad_data(const struct key_use *use)
 {
     switch (use->rv) {
@@ -446,6 +446,32 @@ static bool is_bad_data(const struct key_use *use)
     default:
         return use->job->decrypt && is_ambiguous(use->rv);
     }
+}
+
+/*
+ * Makes ready for one more try, or says that it would not help. CKR_GENERAL_ERROR may speak of the
+ * data or of the token: one that finds its key as before is well.
+ */
+static tpks_result prepare_again(struct key_use *use, bool *again)
+{
+    struct hsm_connection *connection = use->state->connection;
+    enum recovery recovery = recovery_for(use->rv, true);
+
+    *again = recovery != RECOVER_NOT;
+    if (use->choice.copied && recovery == RECOVER_NOT && !is_bad_data(use)) {
+        abandon_copy(use->state, &use->choice); /* the key itself may be able to */
+        *again = true;
+        return TPKS_OK;
+    }
+    if (recovery == RECOVER_HANDLES)
+        forget_place(use->state, &use->choice);
+    else if (*again)
+        return connection_recover(connection, &use->caller, use->generation, recovery);
+    if (!is_ambiguous(use->rv))
+        return TPKS_OK;
+    TRY(find_key(use->key, use->state, &use->caller));
+    *again = !use->job->decrypt || connection_generation(connection) != use->generation;
+    return TPKS_OK;
 }
 
 static tpks_result operation_result(const struct key_use *use)

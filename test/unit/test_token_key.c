@@ -661,6 +661,7 @@ END_TEST
 static struct probe {
     CK_FUNCTION_LIST real;
     CK_RV refusal;           /* of C_CopyObject */
+    CK_RV useless;           /* what signing with a copy gives */
     CK_ATTRIBUTE_TYPE spoil; /* this flag of the copy reads as its contrary */
     int with_token_object, with_copy;
     int copies, destroyed;
@@ -676,6 +677,8 @@ static CK_RV probe_sign_init(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism,
     if (probe.real.C_GetAttributeValue(session, object, &attribute, 1) == CKR_OK)
         __atomic_add_fetch(token ? &probe.with_token_object : &probe.with_copy, 1,
                            __ATOMIC_SEQ_CST);
+    if (!token && probe.useless != CKR_OK)
+        return probe.useless;
     return probe.real.C_SignInit(session, mechanism, object);
 }
 
@@ -787,6 +790,22 @@ START_TEST(a_token_that_refuses_to_copy_signs_all_the_same)
     expect_ok(sign_in_threads(&edge, &edge, THREADS, 20));
     ck_assert_int_eq(probe.copies, 1);
     ck_assert_int_eq(probe.with_copy, 0);
+    probe_end();
+    close_key(&edge);
+}
+END_TEST
+
+START_TEST(a_copy_that_can_not_sign_is_given_up)
+{
+    generate("edge", "ec:P-256", TPKS_MAY_SIGN);
+    used_key edge = open_key("edge");
+    probe_start(CKR_OK, CKA_VENDOR_DEFINED);
+    probe.useless = CKR_KEY_FUNCTION_NOT_PERMITTED;
+    sign_until_copied(&edge, &probe.with_copy);
+    for (int i = 0; i < 20; i++)
+        expect_ok(sign(&edge));
+    ck_assert_int_eq(probe.with_copy, 1);
+    ck_assert_int_eq(probe.copies, 1);
     probe_end();
     close_key(&edge);
 }
@@ -1060,6 +1079,7 @@ int main(void)
     tcase_add_test(tests, a_key_in_use_is_copied);
     tcase_add_test(tests, the_copy_goes_with_its_key);
     tcase_add_test(tests, a_token_that_refuses_to_copy_signs_all_the_same);
+    tcase_add_test(tests, a_copy_that_can_not_sign_is_given_up);
     tcase_add_test(tests, a_copy_that_can_be_read_is_not_used);
     tcase_add_test(tests, a_forked_child_starts_anew);
     tcase_add_test(tests, a_grandchild_does_so_too);
