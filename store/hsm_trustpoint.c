@@ -260,17 +260,20 @@ tpks_result hsm_make_trustpoint_kek(HSM *hsm, const char *label, bool legacy,
 
 /* ---- the label ------------------------------------------------------------------------------- */
 
-/* Has another process given it its label, or is it there to be given? */
-static tpks_result is_next(HSM *hsm, const char *next, bool *is)
+/*
+ * Has another process given the new KEK its label, or is it there to be given? It may be called
+ * anything by now: another host that restores takes it for one that a crash has left.
+ */
+static tpks_result is_unsettled(HSM *hsm, const char *label, bool *is)
 {
-    char label[KEK_LABEL_MAX];
-    CK_ATTRIBUTE attribute = {CKA_LABEL, label, sizeof(label)};
+    char present[KEK_LABEL_MAX];
+    CK_ATTRIBUTE attribute = {CKA_LABEL, present, sizeof(present)};
     CK_RV rv = hsm->connection->module->functions->C_GetAttributeValue(hsm->connection->session,
                                                                        hsm->made, &attribute, 1);
 
     if (rv != CKR_OK)
         return fail_ckr(ckr_result(rv), hsm->connection, "reading the label of the new KEK", rv);
-    *is = attribute.ulValueLen == strlen(next) && memcmp(label, next, strlen(next)) == 0;
+    *is = attribute.ulValueLen != strlen(label) || memcmp(present, label, strlen(label)) != 0;
     return TPKS_OK;
 }
 
@@ -282,7 +285,7 @@ static tpks_result find_next(HSM *hsm, const char *label, CK_OBJECT_HANDLE *next
     next_label(label, name);
     *next = hsm->made;
     if (hsm->has_made)
-        return is_next(hsm, name, has);
+        return is_unsettled(hsm, label, has);
     TRY(find_one(hsm->connection, name, next, &count));
     *has = count == 1;
     return TPKS_OK;
