@@ -127,8 +127,8 @@ TPKS_API size_t tpks_config_count(const TPKS_CONFIG *config);
 TPKS_API const char *tpks_config_name(const TPKS_CONFIG *config, size_t i);
 /*
  * The value of a directive ("store", "token", "dek", "hsm-session", "restore", "allow",
- * "decrypt", "log", "state") of keystore `keystore` (NULL or "" for [keystore]), or its default; NULL if there is
- * neither. A pin-value in the token URI is never returned (the parser refuses it).
+ * "decrypt", "log", "state") of keystore `keystore` (NULL or "" for [keystore]), or its default;
+ * NULL if there is neither. A pin-value in the token URI is never returned (the parser refuses it).
  */
 TPKS_API const char *tpks_config_get(const TPKS_CONFIG *config, const char *keystore,
                                      const char *directive);
