@@ -111,7 +111,7 @@ void keystore_free(TPKS *ks)
     if (ks->in_change)
         ks->d.backend->rollback(ks->d.db);
     keystore_lock(ks);
-    tpks_secret_free(ks->due_password);
+    upgrade_forget(ks);
     if (ks->sidecar != NULL)
         keystore_free(ks->sidecar);
     if (ks->d.db != NULL)

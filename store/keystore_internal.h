@@ -121,6 +121,8 @@ TPKS_CHECK tpks_result unlock_machine(TPKS *ks);
 /* `password` opened `slot`: a writer keeps it for tpks_upgrade_password() when its cost is too low.
  */
 void upgrade_note(TPKS *ks, const slot_row *slot, const TPKS_SECRET *password);
+/* Wipes what was noted. */
+void upgrade_forget(TPKS *ks);
 
 /* ---- restore.c ---- */
 

@@ -243,6 +243,7 @@ tpks_result sidecar_open_secret(TPKS *side, const TPKS_SECRET *secret, const slo
     SECRET *copy = NULL;
 
     TRY(tpks_unlock_with(side, secret));
+    upgrade_forget(side); /* these slots are not renewed, so the password has done its work */
     *slot = keystore_slot(side);
     TRY(keystore_dek_copy(side, &copy));
     keystore_lock(side);

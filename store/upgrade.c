@@ -21,12 +21,17 @@ static bool better_cost(const slot_row *slot, tpks_kdf_cost *better)
            kdf_default_cost(&policy) == TPKS_OK && kdf_is_weak(&slot->cost, &policy, better);
 }
 
+void upgrade_forget(TPKS *ks)
+{
+    tpks_secret_free(ks->due_password);
+    ks->due_password = NULL;
+}
+
 void upgrade_note(TPKS *ks, const slot_row *slot, const TPKS_SECRET *password)
 {
     tpks_kdf_cost better;
 
-    tpks_secret_free(ks->due_password);
-    ks->due_password = NULL;
+    upgrade_forget(ks);
     if (ks->access != TPKS_WRITE || ks->schema->read_only != NULL || !better_cost(slot, &better))
         return;
     ks->due_password =
@@ -103,7 +108,6 @@ bool tpks_upgrade_password(TPKS *ks)
         return false;
     tpks_result result = renew(ks);
     tpks_log(ks, result == TPKS_OK ? "password-upgraded" : "password-not-upgraded", "", result);
-    tpks_secret_free(ks->due_password);
-    ks->due_password = NULL;
+    upgrade_forget(ks);
     return result == TPKS_OK;
 }
