@@ -35,6 +35,7 @@ typedef struct app {
     TPKS_CONFIG *config;
     TPKS_URI *uri; /* that a record was named with; NULL: none */
     TPKS *ks;
+    char *const *become; /* the program that this process turns into after success, or NULL */
 } APP;
 
 #define NO_FD ((unsigned long)-1)

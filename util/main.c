@@ -1,11 +1,13 @@
 /*
  * main.c - trustpoint-keystore: creates and tends a keystore
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <openssl/crypto.h>
 
@@ -53,13 +55,27 @@ static const command commands[] = {
 };
 #define COMMANDS (sizeof(commands) / sizeof(*commands))
 
-/* Private keys pass through this process: no core dump and no debugger of the same user. */
-static void harden(void)
+/*
+ * Private keys pass through this process: no core dump and no debugger of the same user. Only the
+ * soft limit is lowered, for a program that we become gets back what it would have had.
+ */
+static void harden(struct rlimit *cores)
 {
-    const struct rlimit none = {0, 0};
+    struct rlimit none;
 
+    if (getrlimit(RLIMIT_CORE, cores) != 0)
+        *cores = (struct rlimit){0, 0};
+    none = (struct rlimit){0, cores->rlim_max};
     setrlimit(RLIMIT_CORE, &none);
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
+/* Returns only when the program can't be run, with the exit code that a shell has for that. */
+static int become(char *const *program, const struct rlimit *cores)
+{
+    setrlimit(RLIMIT_CORE, cores);
+    execvp(program[0], program);
+    return complain(errno == ENOENT ? 127 : 126, "cannot run %s: %s", program[0], strerror(errno));
 }
 
 void print_overview(void)
@@ -127,10 +143,13 @@ static int start_and_run(APP *app, int argc, char **argv)
 int main(int argc, char **argv)
 {
     APP app = {.password_fd = NO_FD};
+    struct rlimit cores;
     int code, written;
 
-    harden();
+    harden(&cores);
     code = start_and_run(&app, argc, argv);
     written = output_finish();
+    if (code == EX_OK && written == EX_OK && app.become != NULL)
+        return become(app.become, &cores);
     return code != EX_OK ? code : written;
 }

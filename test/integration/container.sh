@@ -31,6 +31,12 @@ json() {
     python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$STATE" "$1"
 }
 
+status_of() {
+    local code=0
+    quietly "$@" || code=$?
+    echo "$code"
+}
+
 new_token web
 new_keystore
 openssl_cnf
@@ -62,6 +68,15 @@ ok "it was" test -e "$WORK/started"
 fails "its exit code is the command's" 7 "" entry -- sh -c 'exit 7'
 ok "its arguments arrive as they are" entry -- sh -c '[ "$1" = "a  b" ] && [ "$2" = "" ] && [ $# = 2 ]' \
     sh "a  b" ""
+same "a command that is not there: 127" 127 "$(status_of entry -- "$WORK/absent")"
+says "and says which" "cannot run $WORK/absent"
+same "one that may not be run: 126" 126 "$(status_of entry -- "$CONFIG")"
+# What the command is given: open files, limits.
+given() {
+    ulimit -S -c "$(ulimit -H -c)"
+    "$@" sh -c 'cd /proc/$$/fd && echo * && ulimit -a' 2>>"$OUT" </dev/null
+}
+same "what was open and how it is limited stays as it was" "$(given env)" "$(given entry --)"
 ok "options of the command are not taken for its own" entry --hsm-timeout 20 -- test --wait=1 = --wait=1
 
 lose_kek

@@ -100,7 +100,7 @@ int command_serve_restore(APP *app, int argc, char **argv)
     char **arguments;
     int count, code;
 
-    DO(options_split_hook(&argc, argv, &setup.hook));
+    DO(options_split_hook(&argc, argv, &app->become));
     DO(options_parse(app, &usage, argc, argv, &arguments, &count));
     code = prepare(&setup, &given);
     if (code == EX_OK)

@@ -23,17 +23,19 @@ int command_unlock_service(APP *app, int argc, char **argv)
     };
     const command_usage usage = {
         "unlock-service",
-        "",
+        "[-- COMMAND [ARGUMENTS...]]",
         "Waits until the keystore can be unlocked, restoring a lost KEK with a password from the\n"
         "sources of the directive `restore`, then from systemd-ask-password and `unlock`. For\n"
-        "systemd and containers.",
+        "systemd and containers. With a COMMAND, becomes that program then.",
         specs,
         0,
-        0};
+        MANY};
     char **arguments;
     int count;
 
     DO(options_parse(app, &usage, argc, argv, &arguments, &count));
+    if (count > 0)
+        app->become = arguments;
     DO(app_configure(app));
     return service_run(app, &options);
 }

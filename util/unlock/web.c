@@ -396,7 +396,7 @@ static void judge(web *self, const work_report *report)
 {
     if (report->result == TPKS_OK && !self->serving) {
         say("the keystore can be unlocked: there is nothing to restore");
-        self->setup->hook = NULL;
+        self->setup->app->become = NULL;
         end(self, EX_OK);
     } else if (report->result == TPKS_OK) {
         say("the keystore can be unlocked again");
@@ -499,15 +499,6 @@ static void free_all(web *self)
     OPENSSL_cleanse(self->setup->key, sizeof(self->setup->key));
 }
 
-/* The program takes this process over, so whoever started us sees how it does. */
-static int become_hook(const web_setup *setup)
-{
-    if (setup->hook == NULL)
-        return EX_OK;
-    execvp(setup->hook[0], setup->hook);
-    return complain_file("cannot run the hook", setup->hook[0]);
-}
-
 int web_run(web_setup *setup)
 {
     web self = {.setup = setup};
@@ -526,5 +517,5 @@ int web_run(web_setup *setup)
     look(&self);
     event_base_dispatch(self.base);
     free_all(&self);
-    return self.exit_code == EX_OK ? become_hook(setup) : self.exit_code;
+    return self.exit_code;
 }

@@ -71,7 +71,6 @@ typedef struct web_setup {
     gid_t gid;
     unsigned long timeout; /* seconds, or NO_LIMIT */
     unsigned long hsm_timeout;
-    char *const *hook; /* NULL: none; else a program and its arguments */
     /* Filled by web_listen() and web_run(). */
     int listener;
     int lock; /* the right to the unix socket */
@@ -81,10 +80,7 @@ typedef struct web_setup {
     unsigned char key[WEB_KEY_SIZE]; /* for the tokens against forged requests */
 } web_setup;
 
-/*
- * web.c: serves until the keystore can be unlocked, then becomes the hook's program. Returns the
- * exit code otherwise.
- */
+/* web.c: serves until the keystore can be unlocked. Returns the exit code. */
 int web_run(web_setup *setup);
 
 /* web_listen.c */
