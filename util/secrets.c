@@ -1,8 +1,8 @@
 /*
  * secrets.c - where the command gets passwords and answers from
  *
- * The terminal is driven by libcrypto's UI (UI_new(3)), which turns echo off and restores it on
- * signals. UI would read standard input where there is no terminal; that is refused before.
+ * The terminal is driven by libbsd's readpassphrase(3), which turns echo off and restores it on
+ * signals.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -10,12 +10,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <openssl/err.h>
-#include <openssl/ui.h>
+#include <bsd/readpassphrase.h>
+#include <openssl/crypto.h>
 
 #include "secrets.h"
 
-CLEANUP(UI *, UI_free, cleanup_ui)
+/* One more than the longest shows that there was more. */
+#define ANSWER_SIZE (SECRET_MAX + 2)
 
 bool secrets_have_terminal(void)
 {
@@ -46,39 +47,29 @@ int secrets_read_given(const APP *app, TPKS_SECRET **out)
     return secrets_read(app->password_file, app->password_fd, out);
 }
 
-/* Asks for `prompt`, and with `again` for the same a second time; -1 when the two differ. */
-static int ask(const char *prompt, const char *again, int flags, char *answer, char *second)
+/*
+ * Asks for `prompt`; `answer` has room for ANSWER_SIZE bytes. Byte by byte from the terminal, for
+ * stdio, and with it libcrypto's UI, would leave a copy in a buffer that nobody wipes.
+ */
+static int ask(const char *prompt, int flags, char *answer)
 {
-    AUTO(ui) UI *ui = UI_new_method(UI_OpenSSL());
-    int done;
-
-    if (ui == NULL || UI_add_input_string(ui, prompt, flags, answer, 0, SECRET_MAX) < 0)
-        return complain_memory();
-    if (again != NULL && UI_add_verify_string(ui, again, flags, second, 0, SECRET_MAX, answer) < 0)
-        return complain_memory();
-    done = UI_process(ui);
-    ERR_clear_error();
-    if (done == 0)
-        return EX_OK;
-    return done == -1 && again != NULL
-               ? -1
-               : complain(EX_NOPERM, "nothing was entered; start the command again");
+    if (readpassphrase(prompt, answer, ANSWER_SIZE, flags | RPP_REQUIRE_TTY) == NULL)
+        return complain(EX_NOPERM, "cannot ask at the terminal: %s", strerror(errno));
+    if (strlen(answer) > SECRET_MAX)
+        return complain(EX_NOPERM, "more than %d bytes were entered", SECRET_MAX);
+    return EX_OK;
 }
 
 /* Asks into secret memory; *out is shortened to what was entered. */
-static int ask_secret(const char *prompt, const char *again, TPKS_SECRET **out)
+static int ask_secret(const char *prompt, TPKS_SECRET **out)
 {
-    AUTO(secret) TPKS_SECRET *answer = tpks_secret_new(SECRET_MAX + 1);
-    AUTO(secret) TPKS_SECRET *second = tpks_secret_new(SECRET_MAX + 1);
+    AUTO(secret) TPKS_SECRET *answer = tpks_secret_new(ANSWER_SIZE);
     char *text;
-    int code;
 
-    if (answer == NULL || second == NULL)
+    if (answer == NULL)
         return complain_memory();
     text = (char *)tpks_secret_data(answer);
-    code = ask(prompt, again, 0, text, (char *)tpks_secret_data(second));
-    if (code != EX_OK)
-        return code;
+    DO(ask(prompt, RPP_ECHO_OFF, text));
     tpks_secret_shrink(answer, strlen(text));
     *out = answer;
     answer = NULL;
@@ -96,7 +87,7 @@ static int need_terminal(void)
 int secrets_prompt(const char *prompt, TPKS_SECRET **out)
 {
     DO(need_terminal());
-    DO(ask_secret(prompt, NULL, out));
+    DO(ask_secret(prompt, out));
     if (tpks_secret_size(*out) > 0)
         return EX_OK;
     tpks_secret_free(*out);
@@ -104,24 +95,34 @@ int secrets_prompt(const char *prompt, TPKS_SECRET **out)
     return complain(EX_NOPERM, "nothing was entered; start the command again");
 }
 
+static bool same_secret(const TPKS_SECRET *one, const TPKS_SECRET *other)
+{
+    size_t size = tpks_secret_size(one);
+
+    return size == tpks_secret_size(other) &&
+           CRYPTO_memcmp(tpks_secret_data_const(one), tpks_secret_data_const(other), size) == 0;
+}
+
 /* One try: -1 means say so and ask again. */
 static int prompt_new_once(const char *prompt, bool optional, TPKS_SECRET **out)
 {
     AUTO(secret) TPKS_SECRET *answer = NULL;
-    int code = ask_secret(prompt, "The same again: ", &answer);
+    AUTO(secret) TPKS_SECRET *again = NULL;
 
-    if (code == -1)
+    DO(ask_secret(prompt, &answer));
+    DO(ask_secret("The same again: ", &again));
+    if (!same_secret(answer, again)) {
         say("the two entries differ; try again");
-    if (code != EX_OK)
-        return code;
-    if (tpks_secret_size(answer) > 0 || !optional) {
-        if (tpks_password_check(answer) != TPKS_OK) {
-            say("%s", tpks_error_text());
-            return -1;
-        }
-        *out = answer;
-        answer = NULL;
+        return -1;
     }
+    if (tpks_secret_size(answer) == 0 && optional)
+        return EX_OK;
+    if (tpks_password_check(answer) != TPKS_OK) {
+        say("%s", tpks_error_text());
+        return -1;
+    }
+    *out = answer;
+    answer = NULL;
     return EX_OK;
 }
 
@@ -137,12 +138,12 @@ int secrets_prompt_new(const char *prompt, bool optional, TPKS_SECRET **out)
 
 int secrets_confirm(const char *question)
 {
-    char answer[SECRET_MAX + 1] = "";
+    char answer[ANSWER_SIZE] = "";
 
     if (!secrets_have_terminal())
         return complain(EX_USAGE, "there is no terminal to ask at for confirmation; "
                                   "see --help for the option that stands for it");
-    DO(ask(question, NULL, UI_INPUT_FLAG_ECHO, answer, NULL));
+    DO(ask(question, RPP_ECHO_ON, answer));
     return strcmp(answer, "yes") == 0 ? EX_OK
                                       : complain(EX_NOPERM, "not confirmed: nothing was done");
 }
@@ -166,7 +167,7 @@ int secrets_ask(void *arg, tpks_purpose purpose, const char *info, char *buffer,
     if (!secrets_have_terminal() || (app->never_ask && purpose == TPKS_ASK_PASSWORD))
         return 0;
     snprintf(prompt, sizeof(prompt), "%s: ", info);
-    if (ask_secret(prompt, NULL, &answer) != EX_OK)
+    if (ask_secret(prompt, &answer) != EX_OK)
         return 0;
     return hand_over(answer, buffer, size, length);
 }

@@ -26,13 +26,13 @@ secret_file() {
     (umask 077 && printf "$2" >"$1")
 }
 
-# on_terminal INPUT COMMAND...: runs it at a terminal that types INPUT.
+# on_terminal INPUT COMMAND...: runs it at a terminal where the lines of INPUT are typed.
 on_terminal() {
     local input=$1
     shift
-    # shellcheck disable=SC2059
-    printf "$input" | script -qefc "$(printf '%q ' "$KEYSTORE_COMMAND" --config "$CONFIG" "$@")" \
-        /dev/null
+    secret_file "$PRIVATE/answers" "$input"
+    python3 "$ROOT/test/integration/at_terminal.py" --answers "$PRIVATE/answers" -- \
+        "$KEYSTORE_COMMAND" --config "$CONFIG" "$@"
 }
 
 # from TEXT COMMAND...: with TEXT on standard input.
@@ -231,9 +231,10 @@ while True:
         asked += 1
         key = re.search(rb"^([A-Z0-9-]{40,})\r?$", seen, re.M | re.I).group(1)
         os.write(fd, (answer.encode() or key) + b"\n")
-    elif b"recovery key): " in seen and asked == 0:
-        seen = seen.replace(b"recovery key): ", b"")
-        os.write(fd, b"\n\n")
+    for question in (b"recovery key): ", b"The same again: "):
+        if question in seen: # no password
+            seen = seen.replace(question, b"")
+            os.write(fd, b"\n")
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 SCRIPT
     python3 "$WORK/type_back.py" "$@"

@@ -24,6 +24,8 @@ keystore() {
     keystore_key ec
     find_needles
     echo "wrong $(hex "$WRONG")" >>"$NEEDLES"
+    quietly tpk status --json
+    ID=$(sed -n 's/.*"keystore_id": *"\([0-9a-f]*\)".*/\1/p' "$OUT")
 }
 start_service() {
     rm -f "$LOG"
@@ -64,7 +66,7 @@ ended "$SERVICE"
 lose_kek
 start_service
 watch "$SERVICE"
-ok "answered by an agent" python3 "$HERE/password_agent.py" --id trustpoint: \
+ok "answered by an agent" python3 "$HERE/password_agent.py" --id "trustpoint:$ID" \
     --password-file "$PASSWORD_FILE"
 look_at_end "unlock-service, after ask-password" "${ALL[@]}"
 ended "$SERVICE"

@@ -40,10 +40,10 @@ typing() {
 }
 # typing_once TEXT COMMAND...: at a terminal where TEXT is typed.
 typing_once() {
-    local text=$1
+    secret_file "$PRIVATE/answers" "$1"
     shift
-    echo "$text" | script -qefc "$(printf '%q ' "$KEYSTORE_COMMAND" --config "$CONFIG" "$@")" \
-        /dev/null
+    python3 "$ROOT/test/integration/at_terminal.py" --answers "$PRIVATE/answers" -- \
+        "$KEYSTORE_COMMAND" --config "$CONFIG" "$@"
 }
 into() {
     local file=$1

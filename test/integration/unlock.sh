@@ -52,6 +52,8 @@ new_token web
 new_keystore
 openssl_cnf
 keystore_key ec
+ok "status" tpk status --json
+ID=$(sed -n 's/.*"keystore_id": *"\([0-9a-f]*\)".*/\1/p' "$OUT")
 WRONG=$PRIVATE/wrong
 (umask 077 && echo "not the password" >"$WRONG")
 
@@ -171,7 +173,7 @@ kill -KILL "$SERVICE"
 ended "a killed service" 137
 ok "leaves its socket" test -S "$SOCKET"
 no_question() {
-    ! grep -qs "Id=trustpoint:" /run/systemd/ask-password/ask.*
+    ! grep -qs "Id=trustpoint:$ID" /run/systemd/ask-password/ask.*
 }
 ok "but no question" wait_for "the question's end" no_question
 start_service
@@ -187,8 +189,6 @@ ok "and takes its socket away" test ! -e "$SOCKET"
 
 # ---- systemd-ask-password ----
 sources "ask-password"
-tpk status --json >"$WORK/status.json" 2>>"$OUT" || true # the KEK is missing just now
-ID=$(sed -n 's/.*"keystore_id": *"\([0-9a-f]*\)".*/\1/p' "$WORK/status.json")
 agent() {
     python3 "$ROOT/test/integration/password_agent.py" --id "trustpoint:$ID" --password-file "$1"
 }
