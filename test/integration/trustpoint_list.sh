@@ -69,7 +69,7 @@ for sample in legacy-0.5-software current-0.6-software; do
     says "$sample: one" "Total found: 1"
     ok "$sample: storeutl by a fingerprint that is nobody's" openssl storeutl -sha1 -certs \
         -fingerprint "${sha1//[0-9]/0}" trustpoint://
-    says "$sample: none" "Total found: 0"
+    says_not "$sample: none" "Total found: 1" # OpenSSL 3.5 then says nothing at all
     for uri in "trustpoint://?fingerprint=$sha1" "trustpoint://?spki=$spki"; do
         ok "$sample: a key by ${uri%=*}" openssl pkey -noout -in "$uri"
     done
