@@ -86,7 +86,7 @@ refuses "wrong password" 77 "" --password-file "$WRONG"
 refuses "password file that is not there" 66 "" --password-file "$PRIVATE/absent"
 ok "0: restored from the file that was given" entry --wait=0 --password-file "$PASSWORD_FILE" -- true
 
-ID=$(pkcs11 --list-objects --type secrkey 2>>"$OUT" | sed -n 's/^ *ID: *\([0-9a-f]*\).*/\1/p')
+ID=$(kek_ids)
 lose_kek
 ok "another key under the KEK's id" pkcs11 --keygen --key-type AES:32 --id "$ID"
 refuses "KEK foreign" 65 "restore-pending kek-foreign"

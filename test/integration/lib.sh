@@ -244,11 +244,17 @@ pkcs11() {
         --token-label "$(basename "$PIN_FILE" .pin)" --login --pin env:PIN "$@"
 }
 
+# kek_ids: the CKA_ID of every secret key in the token, in hex. Newer versions of pkcs11-tool put
+# colons between the bytes, which --id does not take.
+kek_ids() {
+    pkcs11 --list-objects --type secrkey 2>>"$OUT" | sed -n 's/^ *ID: *\([0-9a-f:]*\).*/\1/p' |
+        tr -d :
+}
+
 # lose_kek: destroys every secret key in the token, as a careless administrator would.
 lose_kek() {
     local id
-    for id in $(pkcs11 --list-objects --type secrkey 2>>"$OUT" |
-        sed -n 's/^ *ID: *\([0-9a-f]*\).*/\1/p'); do
+    for id in $(kek_ids); do
         pkcs11 --delete-object --type secrkey --id "$id" >>"$OUT" 2>&1
     done
 }

@@ -69,7 +69,7 @@ form "the recovery key" 200 "$RECOVERY"
 page_ended "restored with the recovery key" 0
 ok "the key can be used" openssl pkey -in trustpoint://ec -noout
 
-ID=$(pkcs11 --list-objects --type secrkey 2>>"$OUT" | sed -n 's/^ *ID: *\([0-9a-f]*\).*/\1/p')
+ID=$(kek_ids)
 lose_kek
 ok "another key under the KEK's id" pkcs11 --keygen --key-type AES:32 --id "$ID"
 start_page http 127.0.0.1 "${PLAIN[@]}" --listen "127.0.0.1:$PORT"
@@ -83,7 +83,7 @@ says "is still about the foreign one" "has another key in the place of"
 form "foreign KEK: the right one" 200 "$PRIVATE/right"
 page_ended "restored beside a foreign KEK" 0
 ok "the key can be used" openssl pkey -in trustpoint://ec -noout
-ok "the other key is still there" grep -q "$ID" <(pkcs11 --list-objects --type secrkey 2>>"$OUT")
+ok "the other key is still there" grep -qxF "$ID" <(kek_ids)
 
 # ---- what a page can't help --------------------------------------------------------------------
 

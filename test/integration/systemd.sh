@@ -162,7 +162,8 @@ export PIN=\$(cat /etc/trustpoint/hsm.pin)
 tool() {
     pkcs11-tool --module "$SOFTHSM" --token-label trustpoint --login --pin env:PIN "\$@"
 }
-for id in \$(tool --list-objects --type secrkey | sed -n 's/^ *ID: *\([0-9a-f]*\).*/\1/p'); do
+for id in \$(tool --list-objects --type secrkey | sed -n 's/^ *ID: *\([0-9a-f:]*\).*/\1/p' |
+    tr -d :); do
     tool --delete-object --type secrkey --id "\$id"
 done
 END

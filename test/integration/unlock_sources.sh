@@ -55,10 +55,6 @@ unlocked() {
     ok "$1" openssl pkeyutl -sign -rawin -inkey trustpoint://ec -in "$WORK/ec.pem" \
         -out "$WORK/signature"
 }
-# kek_ids: the CKA_IDs of the token's secret keys.
-kek_ids() {
-    pkcs11 --list-objects --type secrkey 2>>"$OUT" | sed -n 's/^ *ID: *\([0-9a-f]*\).*/\1/p'
-}
 # foreign_kek: another key takes the KEK's place.
 foreign_kek() {
     local id
