@@ -57,11 +57,12 @@ static tpks_result keep(void *arg, TPKS_RECORD *record)
 static tpks_result keep_bad(void *arg, const TPKS_RECORD *record, tpks_result result)
 {
     finding *f = arg;
+    char name[BAD_NAME_SIZE];
 
-    (void)record;
     if (f->bad_count++ == 0) {
         f->bad = result;
-        OPENSSL_strlcpy(f->bad_text, tpks_error_text(), sizeof(f->bad_text));
+        record_name_of_bad(record, name);
+        snprintf(f->bad_text, sizeof(f->bad_text), "%.200s: %s", name, tpks_error_text());
     }
     return TPKS_OK;
 }

@@ -22,7 +22,7 @@ typedef struct database {
 typedef tpks_result schema_each_fn(void *arg, TPKS_RECORD *record);
 
 /* Called with what could be read of a record that is not as it should be: not for use, but for
- * naming it. */
+ * naming it, which the error's text does not do. */
 typedef tpks_result schema_bad_fn(void *arg, const TPKS_RECORD *record, tpks_result result);
 
 /* What is wrong with one row says nothing about the others. */

@@ -1,5 +1,6 @@
 /* trustpoint_walk.c - through the rows, one record after the other */
 #include <inttypes.h>
+#include <stdio.h>
 
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
@@ -143,15 +144,24 @@ static void name_malformed(const trustpoint_row *row, TPKS_RECORD *record)
 static tpks_result read_record(walk *w, const trustpoint_row *row, tpks_result taken,
                                TPKS_RECORD *record)
 {
-    tpks_result result = taken;
-
-    if (result == TPKS_OK)
-        result = trustpoint_make_record(w->d, &w->parser, w->h, row, record);
-    else
+    if (taken != TPKS_OK) {
         name_malformed(row, record);
-    return row->credential == 0
-               ? result
-               : fail_in(result, TRUSTPOINT_CREDENTIAL "%" PRIu64, row->credential);
+        return taken;
+    }
+    TRY(trustpoint_make_record(w->d, &w->parser, w->h, row, record));
+    return check_match(w, record);
+}
+
+/* By its number the row is found. Who gets to know the record as well says its `name`, which may
+ * be the number; NULL: nobody does. */
+static tpks_result say_number(const trustpoint_row *row, const char *name, tpks_result result)
+{
+    char number[sizeof(TRUSTPOINT_CREDENTIAL) + 20];
+
+    if (row->credential == 0)
+        return result;
+    snprintf(number, sizeof(number), TRUSTPOINT_CREDENTIAL "%" PRIu64, row->credential);
+    return name != NULL && strcmp(name, number) == 0 ? result : fail_in(result, "%s", number);
 }
 
 /* What was read of a record is freed before the next one. */
@@ -168,10 +178,10 @@ static tpks_result visit(walk *w, reader *r)
         return TPKS_OK;
     result = read_record(w, &row, result, record);
     if (result == TPKS_OK)
-        result = check_match(w, record);
-    if (result == TPKS_OK)
         return w->each(w->arg, record);
-    return w->bad != NULL && schema_is_of_row(result) ? w->bad(w->arg, record, result) : result;
+    if (w->bad == NULL || !schema_is_of_row(result))
+        return say_number(&row, NULL, result);
+    return w->bad(w->arg, record, say_number(&row, record->name, result));
 }
 
 static tpks_result run(walk *w, const char *table, const trustpoint_search *s)

@@ -994,7 +994,7 @@ START_TEST(a_bad_row_hides_no_other)
          " certificate_id FROM pki_credentialmodel WHERE id = 1)",
          "tls-server ", "credential/1: its certificate"},
         {"UPDATE pki_credentialmodel SET private_key = x'00' WHERE id = 5", "credential/5 ",
-         "credential/5: "},
+         "pki_credentialmodel, column 3"},
         {"UPDATE pki_credentialmodel SET credential_type = 'x' WHERE id = 5", "credential/5 ",
          "pki_credentialmodel, column 2"},
         {"UPDATE pki_ownercredentialmodel SET unique_name = x'00ff'", "credential/9 ", "column 10"},
@@ -1003,7 +1003,7 @@ START_TEST(a_bad_row_hides_no_other)
         {"UPDATE crypto_managed_key_software_binding SET encrypted_private_key_pkcs8_der = 7"
          " WHERE managed_key_id = (SELECT managed_private_key_id FROM pki_credentialmodel WHERE"
          " id = 4)",
-         "credential/4 ", "credential/4: "},
+         "credential/4 ", "pki_credentialmodel, column"},
         {"UPDATE crypto_provider_software_config SET encryption_source_ref ="
          " printf('%.2000c', 'x')",
          "ca/fx CA Süd signer/fx-signer ", "too long"},
@@ -1019,6 +1019,7 @@ START_TEST(a_bad_row_hides_no_other)
         expect(TPKS_TAMPERED, tpks_each_readable(ks, NULL, see, see_bad, &s));
         ck_assert_str_eq(s.names, damages[i].name);
         ck_assert_msg(strstr(s.text, damages[i].text) != NULL, "%s", s.text);
+        ck_assert_msg(strncmp(s.text, s.names, strcspn(s.names, " ")) != 0, "%s", s.text);
         ck_assert_uint_eq(s.good + s.bad, 9);
         memset(&s, 0, sizeof(s));
         expect(TPKS_TAMPERED, tpks_verify(ks, NULL, see_bad, &s, &proven));
@@ -1040,10 +1041,11 @@ START_TEST(a_bad_row_among_the_matches)
         "UPDATE pki_credentialmodel SET private_key = x'00' WHERE id = 5;");
     TPKS *ks = open_sample();
     expect(TPKS_TAMPERED, find_uri(ks, "trustpoint://?cn=twin"));
-    expect_text("1 that can't be read (credential/5: ");
+    expect_text("1 that can't be read (credential/5: file ");
     expect_found(ks, "trustpoint://?cn=twin&credential=6", "credential/6");
     expect(TPKS_TAMPERED, find_uri(ks, "trustpoint://?credential=5"));
-    expect_text("credential/5: ");
+    ck_assert_msg(strncmp(tpks_error_text(), "credential/5: file ", 19) == 0, "%s",
+                  tpks_error_text());
     tpks_close(ks);
 }
 END_TEST
