@@ -120,6 +120,7 @@ void keystore_free(TPKS *ks)
     tpks_config_free(ks->config);
     OPENSSL_free(ks->section);
     OPENSSL_free(ks->token);
+    OPENSSL_free(ks->aside);
     OPENSSL_free(ks);
 }
 

@@ -579,6 +579,12 @@ TPKS_API bool tpks_upgrade_password(TPKS *ks);
  */
 TPKS_API TPKS_CHECK tpks_result tpks_slot_remove(TPKS *ks, const unsigned char id[TPKS_ID_SIZE],
                                                  bool destroy_key);
+/*
+ * Passwords and recovery keys for a database of Trustpoint's lie in a file beside it. When one that
+ * is damaged, or for a DEK of the past, was in the way of a change: the path where it is kept now;
+ * NULL: there was none. Valid as long as `ks`.
+ */
+TPKS_API const char *tpks_slots_aside(const TPKS *ks);
 /* The id of the slot that unlocked the keystore; false when it is locked. */
 TPKS_API bool tpks_unlocked_slot(const TPKS *ks, unsigned char id[TPKS_ID_SIZE]);
 

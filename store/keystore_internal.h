@@ -24,6 +24,7 @@ struct tpks {
     const schema *schema; /* whose rows they are */
     head head;
     TPKS *sidecar; /* see sidecar.h; NULL: not looked for yet, or there is none */
+    char *aside;   /* where a file of such slots was put; NULL: nowhere */
     HSM *hsm;      /* while unlocked through it */
     DEK *dek;      /* NULL: locked */
     unsigned char slot_id[TPKS_ID_SIZE];  /* of the slot that unlocked */

@@ -2,6 +2,7 @@
 #include "sidecar.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -13,6 +14,9 @@
 #include "file.h"
 #include "restore_lock.h"
 #include "secret.h"
+
+#define ASIDE_MAX 9999 /* files that were put aside */
+#define ASIDE_SIZE (PATH_SIZE + 16)
 
 static void sidecar_path(const TPKS *ks, char path[PATH_SIZE])
 {
@@ -154,22 +158,60 @@ static tpks_result give_dek(TPKS *side, const TPKS_SECRET *dek)
     return TPKS_OK;
 }
 
+/* The first of PATH.old, PATH.old.2, ... that is free, as an empty file: from then on it is nobody
+ * else's. */
+static bool reserve_aside(const char *path, char aside[ASIDE_SIZE])
+{
+    int fd = -1;
+
+    snprintf(aside, ASIDE_SIZE, "%s.old", path);
+    for (int i = 2; fd < 0 && i <= ASIDE_MAX + 1; i++) {
+        fd = open(aside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (fd < 0 && errno != EEXIST)
+            return false;
+        if (fd < 0)
+            snprintf(aside, ASIDE_SIZE, "%s.old.%d", path, i);
+    }
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
+/* What is moved takes the place of the empty file; nothing else is ever written over. */
+static bool move_aside(const char *path, char aside[ASIDE_SIZE])
+{
+    if (!reserve_aside(path, aside))
+        return false;
+    if (rename(path, aside) == 0)
+        return true;
+    int why = errno;
+    unlink(aside);
+    errno = why;
+    return false;
+}
+
 /* Its slots open nothing any more, but may open an older copy of the database; and what is damaged
  * may be mended. */
 static tpks_result put_aside(TPKS *ks, const char *path)
 {
-    char old[PATH_SIZE + 8];
+    char aside[ASIDE_SIZE];
 
-    snprintf(old, sizeof(old), "%s.old", path);
     if (ks->sidecar != NULL)
         keystore_free(ks->sidecar);
     ks->sidecar = NULL;
-    if (rename(path, old) != 0)
+    if (!move_aside(path, aside))
         return fail(TPKS_NOT_PERMITTED,
                     "%s holds an older DEK or is damaged, and can't be put aside: %s", path,
                     strerror(errno));
+    OPENSSL_free(ks->aside);
+    ks->aside = OPENSSL_strdup(aside);
     tpks_log(ks, "slots-put-aside", "", TPKS_OK);
     return TPKS_OK;
+}
+
+const char *tpks_slots_aside(const TPKS *ks)
+{
+    return ks->aside;
 }
 
 /* Is it the DEK that the slots beside the database open? */

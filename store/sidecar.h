@@ -17,7 +17,8 @@ TPKS_CHECK tpks_result sidecar_get(TPKS *ks, TPKS **out);
 TPKS_CHECK tpks_result sidecar_check_useful(const TPKS *ks);
 /*
  * For a change of its slots: unlocked with the DEK of `ks`, which is unlocked; made when there is
- * none. One that holds an older DEK, or is damaged, is put aside.
+ * none. One that holds an older DEK, or is damaged, is put aside under a name of its own
+ * (tpks_slots_aside()).
  */
 TPKS_CHECK tpks_result sidecar_for_change(TPKS *ks, TPKS **out);
 /* The DEK by a password or recovery key, not yet proven for the database; and the slot that had

@@ -31,6 +31,10 @@ static void say_beside(const APP *app)
     if (strncmp(tpks_schema_name(app->ks), "Trustpoint", strlen("Trustpoint")) == 0)
         say("it lies beside Trustpoint's database, in the file ID.slots.db of the state folder: "
             "back that up together with the database");
+    if (tpks_slots_aside(app->ks) != NULL)
+        say("the slots that were there before open nothing any more, or were damaged: they are "
+            "kept in %s",
+            tpks_slots_aside(app->ks));
 }
 
 static int add_password(APP *app, const slot_options *o)

@@ -304,9 +304,23 @@ for size in 0 5000; do
     fails "$name: a wrong password is called that" 77 "$slots" restore "$WRONG"
     ok "$name: Trustpoint's own password restores" restore
     restored "$name"
+    cp "$slots" "$PRIVATE/aside"
     ok "$name: adding one puts the file aside" add_password
-    ok "$name: the file is kept" [ -e "$slots.old" ]
+    says "$name: where it is kept is said" "are kept in $slots.old"
+    ok "$name: the file is kept" cmp "$slots.old" "$PRIVATE/aside"
     ok "$name: the new one opens it" tpk slot test --password-file "$PRIVATE/ours"
+    echo "of somebody else" >"$slots.old.2"
+    head -c 4000 /dev/urandom >"$slots"
+    cp "$slots" "$PRIVATE/aside2"
+    ok "$name: a second one is put aside" add_password
+    says "$name: under a name of its own" "are kept in $slots.old.3"
+    ok "$name: the second file is kept" cmp "$slots.old.3" "$PRIVATE/aside2"
+    ok "$name: the first is as it was" cmp "$slots.old" "$PRIVATE/aside"
+    same "$name: what was there, too" "of somebody else" "$(cat "$slots.old.2")"
+    ok "$name: all are their owner's" sh -c \
+        "[ \"\$(stat -c %a '$slots' '$slots.old' '$slots.old.3' | sort -u)\" = 600 ]"
+    ok "$name: adding one more puts nothing aside" add_password
+    says_not "$name: and does not say so" "are kept in"
 done
 
 # Trustpoint's own envelope is damaged, and ours is there.
