@@ -131,6 +131,8 @@ TPKS_CHECK tpks_result hsm_make_trustpoint_kek(HSM *hsm, const char *label, bool
                                                const TPKS_SECRET *dek, wrap_algorithm *algorithm,
                                                unsigned char *wrapped, size_t *wrapped_size,
                                                unsigned char iv[16], size_t *iv_size);
+/* Would it be refused for the keys that have the label now? TPKS_KEK_FOREIGN. */
+TPKS_CHECK tpks_result hsm_check_trustpoint_kek(HSM *hsm, const char *label);
 /* The one that `hsm` has made, else the one that another process has left. Nothing happens without
  * one, or when another process has done it. */
 TPKS_CHECK tpks_result hsm_settle_trustpoint_kek(HSM *hsm, const char *label);

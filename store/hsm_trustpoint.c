@@ -231,6 +231,18 @@ static tpks_result clear_next(struct hsm_connection *connection, const char *lab
     return TPKS_OK;
 }
 
+tpks_result hsm_check_trustpoint_kek(HSM *hsm, const char *label)
+{
+    HSM_GUARD guard;
+    CK_OBJECT_HANDLE present;
+    CK_ULONG count = 0;
+
+    TRY(hsm_enter(&guard, hsm->process));
+    TRY(check_may_write(hsm));
+    HOLD(&hsm->connection->keeper);
+    return find_one(hsm->connection, label, &present, &count);
+}
+
 tpks_result hsm_make_trustpoint_kek(HSM *hsm, const char *label, bool legacy,
                                     const TPKS_SECRET *dek, wrap_algorithm *algorithm,
                                     unsigned char *wrapped, size_t *wrapped_size,

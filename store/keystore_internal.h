@@ -142,7 +142,7 @@ TPKS_CHECK tpks_result trustpoint_restore(TPKS *ks);
 TPKS_CHECK tpks_result trustpoint_resume(TPKS *ks);
 /* Is there a password or recovery key, of Trustpoint's or ours? TPKS_KEK_MISSING. */
 TPKS_CHECK tpks_result trustpoint_check_way_back(TPKS *ks);
-/* The same, and may this user write what a restore writes? */
+/* The same, and could what a restore writes be written, into the database and the token? */
 TPKS_CHECK tpks_result trustpoint_check_restorable(TPKS *ks);
 
 /* ---- slots.c ---- */

@@ -24,6 +24,7 @@
     "the wrapped DEK was changed meanwhile, perhaps by a restore on another host: look at it "     \
     "with "                                                                                        \
     "trustpoint-keystore status, and try again if the KEK is still missing"
+#define NO_KEK "this database of Trustpoint's has no KEK to restore"
 
 static void close_hsm(HSM **hsm)
 {
@@ -285,7 +286,7 @@ tpks_result trustpoint_restore(TPKS *ks)
     const slot_row *slot = kek_slot(ks);
 
     if (slot == NULL)
-        return fail(TPKS_UNSUPPORTED, "this database of Trustpoint's has no KEK to restore");
+        return fail(TPKS_UNSUPPORTED, NO_KEK);
     TRY(read_what_was_looked_at(ks, &was));
     TRY(keystore_hsm_open(ks, true, &hsm));
     TRY(make_wrap(ks, hsm, slot, &wrap));
@@ -344,11 +345,28 @@ tpks_result trustpoint_check_way_back(TPKS *ks)
                 "helps, so bring the token back from a backup");
 }
 
-tpks_result trustpoint_check_restorable(TPKS *ks)
+static tpks_result check_database(TPKS *ks)
 {
-    TRY(trustpoint_check_way_back(ks));
     TRY(ks->d.backend->begin(ks->d.db, true));
     tpks_result result = ks->schema->rewrap->check_right(&ks->d);
     ks->d.backend->rollback(ks->d.db);
     return result;
+}
+
+static tpks_result check_token(TPKS *ks)
+{
+    HSM_HANDLE *hsm = NULL;
+    const slot_row *slot = kek_slot(ks);
+
+    if (slot == NULL)
+        return fail(TPKS_UNSUPPORTED, NO_KEK);
+    TRY(keystore_hsm_open(ks, true, &hsm));
+    return hsm_check_trustpoint_kek(hsm, slot->kek_label);
+}
+
+tpks_result trustpoint_check_restorable(TPKS *ks)
+{
+    TRY(trustpoint_check_way_back(ks));
+    TRY(check_database(ks));
+    return check_token(ks);
 }

@@ -201,6 +201,8 @@ for generation in legacy current; do
     quietly reader --dump "$PRIVATE/before" || true
     [ "$generation" = legacy ] || expected="slot add password"
     fails "$generation: two keys: refused" any "$expected" restore
+    fails "$generation: two keys: before a password is tried" any "$expected" restore "$WRONG"
+    fails "$generation: two keys: or asked for" any "$expected" tpk restore
     unchanged "$generation: two keys"
 done
 variant legacy-foreign --from legacy-0.5 --kek foreign
