@@ -7,6 +7,7 @@
 
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <openssl/provider.h>
 #include <openssl/store.h>
 #include <openssl/x509.h>
 
@@ -36,7 +37,9 @@ typedef struct making {
     const TPKS_URI *uri;
     const WISH *wish;
     PLAN *plan;
-    IDS *found; /* by the search that is under way */
+    IDS *found;         /* by the search that is under way */
+    OSSL_LIB_CTX *bare; /* without decoders; NULL: not here */
+    OSSL_PROVIDER *nothing;
 } MAKING;
 
 static void x509_free(X509 **certificate)
@@ -139,6 +142,37 @@ const ITEM *plan_item(const PLAN *plan, size_t i)
     return i < plan->count ? &plan->items[i] : &plan->bad[i - plan->count];
 }
 
+/* ---- certificates that are only looked at -----------------------------------------------------
+ */
+
+/* With a certificate OpenSSL 3 decodes its key, which takes most of the time: where there are no
+ * decoders it leaves the key alone. */
+static void bare_start(MAKING *making)
+{
+    making->bare = OSSL_LIB_CTX_new();
+    making->nothing = making->bare == NULL ? NULL : OSSL_PROVIDER_load(making->bare, "null");
+}
+
+static void bare_end(MAKING *making)
+{
+    if (making->nothing != NULL)
+        OSSL_PROVIDER_unload(making->nothing);
+    OSSL_LIB_CTX_free(making->bare);
+}
+
+/* It must not outlive `making`. */
+static X509 *look_at(const MAKING *making, const TPKS_RECORD *record, size_t number)
+{
+    size_t size = 0;
+    const unsigned char *der = tpks_record_cert(record, number, &size);
+    OSSL_LIB_CTX *libctx = making->nothing != NULL ? making->bare : context_libctx(making->context);
+    X509 *certificate = der == NULL ? NULL : X509_new_ex(libctx, NULL);
+
+    if (certificate != NULL && d2i_X509(&certificate, &der, (long)size) == NULL)
+        certificate = NULL; /* d2i_X509() has freed it */
+    return certificate;
+}
+
 /* ---- does it fit the search? ------------------------------------------------------------------
  */
 
@@ -191,18 +225,14 @@ static bool same_fingerprint(const MAKING *making, const TPKS_RECORD *record, si
     return same_digest(making, der, size);
 }
 
-static bool certificate_fits(const WISH *wish, const TPKS_RECORD *record, size_t number)
+static bool certificate_fits(const MAKING *making, const TPKS_RECORD *record, size_t number)
 {
-    size_t size;
-    const unsigned char *der;
+    const WISH *wish = making->wish;
     __attribute__((cleanup(x509_free))) X509 *certificate = NULL;
 
     if (wish->subject == NULL && wish->issuer == NULL && wish->serial == NULL)
         return true;
-    if (number >= tpks_record_cert_count(record))
-        return false;
-    der = tpks_record_cert(record, number, &size);
-    certificate = d2i_X509(NULL, &der, (long)size);
+    certificate = look_at(making, record, number);
     if (certificate == NULL)
         return false;
     return (wish->subject == NULL ||
@@ -221,7 +251,7 @@ static bool fits(const MAKING *making, const TPKS_RECORD *record, size_t number)
         return false;
     if (wish->fingerprint != NULL && !same_fingerprint(making, record, number))
         return false;
-    return certificate_fits(wish, record, number);
+    return certificate_fits(making, record, number);
 }
 
 /* ---- what is wanted of one record -------------------------------------------------------------
@@ -460,13 +490,10 @@ static void date_text(const ASN1_TIME *time, char text[16])
 }
 
 /* What the leaf says of its time, to stand behind the rest. */
-static void validity_text(const TPKS_RECORD *record, char *text, size_t size)
+static void validity_text(const MAKING *making, const TPKS_RECORD *record, char *text, size_t size)
 {
     char from[16], until[16];
-    size_t der_size = 0;
-    const unsigned char *der = tpks_record_cert(record, 0, &der_size);
-    __attribute__((cleanup(x509_free))) X509 *leaf =
-        der == NULL ? NULL : d2i_X509(NULL, &der, (long)der_size);
+    __attribute__((cleanup(x509_free))) X509 *leaf = look_at(making, record, 0);
 
     *text = '\0';
     if (leaf == NULL)
@@ -484,7 +511,7 @@ static tpks_result add_name(void *arg, const TPKS_RECORD *record)
 
     if (tpks_allowed(source_keystore(making->source), tpks_record_name(record)) != TPKS_OK)
         return TPKS_OK;
-    validity_text(record, validity, sizeof(validity));
+    validity_text(making, record, validity, sizeof(validity));
     BIO_snprintf(text, sizeof(text), "%.16s key%s, %zu certificate%s%s",
                  tpks_record_key_type(record), home_text(record), tpks_record_cert_count(record),
                  tpks_record_cert_count(record) == 1 ? "" : "s", validity);
@@ -547,9 +574,12 @@ PLAN *plan_new(CONTEXT *context, const SOURCE *source, const TPKS_URI *uri, cons
 
     if (making.plan == NULL)
         return NULL;
-    if (make(&making) != TPKS_OK) {
-        plan_free(making.plan);
-        return NULL;
-    }
-    return making.plan;
+    if (tpks_uri_is_list(uri))
+        bare_start(&making);
+    tpks_result result = make(&making);
+    bare_end(&making);
+    if (result == TPKS_OK)
+        return making.plan;
+    plan_free(making.plan);
+    return NULL;
 }
