@@ -146,7 +146,7 @@ static tpks_result open_cursor(tpks_rows *rows, const char *query, const tpks_va
     rows->next = db->cursors;
     db->cursors = rows;
     TRY(execute(db, sql, values, count, NULL));
-    PQclear(rows->result);
+    pg_clear(rows->result);
     rows->result = NULL;
     return fetch(rows, "256", &rows->result);
 }
@@ -163,8 +163,8 @@ static void rows_finish(tpks_rows *rows)
     /* A cursor that cannot be closed is gone with its connection, or with its transaction. */
     if (close_cursor(rows) != TPKS_OK)
         rows->open = false;
-    PQclear(rows->result);
-    PQclear(rows->rest);
+    pg_clear(rows->result);
+    pg_clear(rows->rest);
     free(rows->texts);
     free(rows);
 }
@@ -235,7 +235,7 @@ static tpks_result next_part(tpks_rows *rows)
         TRY(fetch(rows, "256", &part));
     if (part == NULL)
         return TPKS_OK;
-    PQclear(rows->result);
+    pg_clear(rows->result);
     rows->result = part;
     rows->row = 0;
     return TPKS_OK;
@@ -271,7 +271,7 @@ static void db_rollback(tpks_db *db)
         return;
     forget_transaction(db);
     if (PQsendQuery(db->conn, "ROLLBACK") == 1)
-        PQclear(pg_answer(db));
+        pg_clear(pg_answer(db));
 }
 
 /*

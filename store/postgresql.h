@@ -37,6 +37,13 @@ struct tpks_db {
     char location[]; /* the connection's parameters, without a password */
 };
 
+/*
+ * Wipes every value and frees the result, which may be NULL: what Trustpoint keeps without an HSM
+ * has keys in the clear. What libpq received them in stays as it is, and so does OpenSSL's buffer
+ * of a connection with TLS: both are theirs.
+ */
+void pg_clear(PGresult *result);
+
 /* The library's functions for us; set once by the entry. */
 extern const tpks_backend_host *pg_host;
 
@@ -49,7 +56,7 @@ static inline void pg_put_errno_back(const int *saved)
 
 static inline void pg_clear_result(PGresult **result)
 {
-    PQclear(*result);
+    pg_clear(*result);
 }
 #define AUTO_RESULT __attribute__((cleanup(pg_clear_result))) PGresult *
 

@@ -244,7 +244,7 @@ PGresult *pg_answer(const tpks_db *db)
     PGresult *last = NULL, *next;
 
     for (wait_answer(db); (next = PQgetResult(db->conn)) != NULL; wait_answer(db)) {
-        PQclear(last);
+        pg_clear(last);
         last = next;
     }
     return last;

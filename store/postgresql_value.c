@@ -196,3 +196,13 @@ tpks_value pg_column(const PGresult *result, int row, int column, pg_text *room)
         return (tpks_value){.type = TPKS_VALUE_NULL};
     }
 }
+
+void pg_clear(PGresult *result)
+{
+    for (int row = 0; row < PQntuples(result); row++)
+        for (int column = 0; column < PQnfields(result); column++)
+            if (PQgetlength(result, row, column) > 0)
+                explicit_bzero(PQgetvalue(result, row, column),
+                               (size_t)PQgetlength(result, row, column));
+    PQclear(result);
+}

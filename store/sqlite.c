@@ -963,6 +963,8 @@ static tpks_result rows_next(tpks_rows *rows, bool *got)
     return TPKS_OK;
 }
 
+/* Not to be wiped: this may be SQLite's copy of the file's page, from which it goes on reading, and
+ * in a change writing. The page stays in memory until SQLite has another use for it. */
 static tpks_value column_bytes(sqlite3_stmt *statement, int i, tpks_value_type type)
 {
     tpks_value value = {.type = type};

@@ -16,8 +16,13 @@
 
 /* ---- columns and joins, in the order of trustpoint_row ---- */
 
+/* A key in the clear is asked for when it is due: here its beginning tells that it is one. */
+#define PRIVATE_KEY                                                                                \
+    "CASE WHEN substr(c.private_key, 1, 11) = '-----BEGIN ' THEN '-----BEGIN '"                    \
+    " ELSE c.private_key END"
+
 #define CREDENTIAL_COLUMNS                                                                         \
-    "c.id, c.credential_type, c.private_key, CAST(c.created_at AS VARCHAR(40)),"                   \
+    "c.id, c.credential_type, " PRIVATE_KEY ", CAST(c.created_at AS VARCHAR(40)),"                 \
     " c.certificate_id, cert.cert_pem, a.id, ca.unique_name"
 
 /* `repeats`: 1 when the device has several credentials of that name, else 0. */

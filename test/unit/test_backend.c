@@ -13,6 +13,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <libpq-fe.h>
+
 #undef fail /* a macro of old that check.h still has */
 
 #include "backend_load.h"
@@ -590,6 +592,67 @@ START_TEST(test_text_with_nul)
 }
 END_TEST
 
+/* ---- what is left in memory -------------------------------------------------------------------
+ */
+
+static bool watching;
+static int wiped, unwiped; /* values of results that the plugin freed meanwhile */
+
+static void watch(const PGresult *result)
+{
+    static const char zeros[4096];
+
+    for (int row = 0; row < PQntuples(result); row++)
+        for (int i = 0; i < PQnfields(result); i++) {
+            size_t size = (size_t)PQgetlength(result, row, i);
+            ck_assert_uint_le(size, sizeof(zeros));
+            if (memcmp(PQgetvalue(result, row, i), zeros, size) == 0)
+                wiped++;
+            else
+                unwiped++;
+        }
+}
+
+/* In place of libpq's own, which it calls in the end. */
+__attribute__((visibility("default"))) void PQclear(PGresult *result)
+{
+    static void (*real)(PGresult *);
+
+    if (real == NULL)
+        *(void **)&real = dlsym(RTLD_NEXT, "PQclear");
+    if (watching)
+        watch(result);
+    real(result);
+}
+
+/* A single part, several parts, and what is taken over from a cursor. */
+START_TEST(test_values_are_wiped)
+{
+    tpks_rows *rows = NULL;
+    bool got = false;
+
+    if (absent(POSTGRESQL))
+        return;
+    make(POSTGRESQL);
+    HANDLE h = open_store(store[POSTGRESQL], TPKS_DB_WRITE);
+    fill(&h, 1000);
+    watching = true;
+    ck_ok(h.be->query(h.db, "SELECT 'secret', NULL, '', id FROM t WHERE id = 3", NULL, 0, &rows));
+    ck_ok(h.be->next(rows, &got));
+    h.be->finish(rows);
+    ck_assert_int_eq(wiped, 4);
+    walk(&h, 1000);
+    ck_ok(h.be->query(h.db, "SELECT name FROM t ORDER BY id", NULL, 0, &rows));
+    ck_ok(h.be->begin(h.db, true));
+    h.be->rollback(h.db);
+    h.be->finish(rows);
+    close_handle(&h);
+    watching = false;
+    ck_assert_int_eq(unwiped, 0);
+    ck_assert_int_ge(wiped, 2000);
+}
+END_TEST
+
 /* ---- all of it
  * -------------------------------------------------------------------------------------- */
 
@@ -618,6 +681,7 @@ static Suite *make_suite(void)
     tcase_add_test(postgresql, test_types);
     tcase_add_test(postgresql, test_session);
     tcase_add_test(postgresql, test_text_with_nul);
+    tcase_add_test(postgresql, test_values_are_wiped);
     suite_add_tcase(suite, every);
     suite_add_tcase(suite, postgresql);
     return suite;

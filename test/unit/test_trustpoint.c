@@ -1050,6 +1050,34 @@ START_TEST(a_bad_row_among_the_matches)
 }
 END_TEST
 
+static void find_a_key(sqlite3_stmt *statement)
+{
+    for (int i = 0; i < sqlite3_column_count(statement); i++) {
+        const char *text = (const char *)sqlite3_column_text(statement, i);
+        ck_assert_msg(text == NULL || strstr(text, "PRIVATE KEY") == NULL, "column %d: %s", i,
+                      text);
+    }
+}
+
+/* What only reads what records there are has no private key in its memory. */
+START_TEST(a_list_reads_no_key_in_the_clear)
+{
+    sqlite3 *db = NULL;
+    sqlite3_stmt *statement = NULL;
+    unsigned rows = 0;
+
+    use_sample("legacy-0.5-software");
+    ck_assert_int_eq(sqlite3_open(database_path, &db), SQLITE_OK);
+    ck_assert_int_eq(sqlite3_prepare_v2(db, tables_0_5.select_all, -1, &statement, NULL),
+                     SQLITE_OK);
+    for (; sqlite3_step(statement) == SQLITE_ROW; rows++)
+        find_a_key(statement);
+    ck_assert_uint_ge(rows, 5);
+    sqlite3_finalize(statement);
+    sqlite3_close(db);
+}
+END_TEST
+
 /* ---- finding ---- */
 
 START_TEST(every_way_to_a_record)
@@ -1425,6 +1453,7 @@ int main(void)
     tcase_add_test(databases, damaged_certificates);
     tcase_add_test(databases, a_bad_row_hides_no_other);
     tcase_add_test(databases, a_bad_row_among_the_matches);
+    tcase_add_test(databases, a_list_reads_no_key_in_the_clear);
     tcase_add_test(databases, every_way_to_a_record);
     tcase_add_test(databases, ambiguous_names);
     tcase_add_test(databases, pins_and_fingerprints);
