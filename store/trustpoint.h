@@ -175,6 +175,8 @@ TPKS_CHECK tpks_result trustpoint_search_keys(const struct trustpoint_tables *ta
  * Free with OPENSSL_free(); NULL: no memory.
  */
 char *trustpoint_name(const trustpoint_row *row);
+/* Does it have the form of a canonical name, whether or not there is such a record? */
+bool trustpoint_name_is_canonical(const char *name);
 /* A constant text, as tpks_record_role() gives it. */
 const char *trustpoint_role(const trustpoint_row *row);
 /* 32 hexadecimal digits, with dashes or without, to 16 bytes. */

@@ -65,6 +65,18 @@ char *trustpoint_name(const trustpoint_row *row)
     return OPENSSL_strdup(name);
 }
 
+bool trustpoint_name_is_canonical(const char *name)
+{
+    static const char *const prefixes[] = {TRUSTPOINT_CA,    TRUSTPOINT_SIGNER,
+                                           TRUSTPOINT_OWNER, TRUSTPOINT_DEVICE,
+                                           TRUSTPOINT_KEY,   TRUSTPOINT_CREDENTIAL};
+
+    for (size_t i = 0; i < COUNT(prefixes); i++)
+        if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
+            return true;
+    return strcmp(name, TRUSTPOINT_TLS) == 0;
+}
+
 const char *trustpoint_role(const trustpoint_row *row)
 {
     static const char *const by_type[] = {"key", "ca", "ca", "device", "owner", "signer"};

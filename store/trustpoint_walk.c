@@ -234,7 +234,9 @@ tpks_result trustpoint_each_readable(const database *d, OSSL_LIB_CTX *libctx, co
 
     trustpoint_parser_start(&w.parser, libctx);
     TRY(walk_reading(&w));
-    if (all || selector->name == NULL || w.seen != 0)
+    /* One whose record is gone must not come to mean whoever is called so. */
+    if (all || selector->name == NULL || w.seen != 0 ||
+        trustpoint_name_is_canonical(selector->name))
         return TPKS_OK;
     w.reading = TRUSTPOINT_BARE;
     return walk_reading(&w);
