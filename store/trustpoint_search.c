@@ -102,14 +102,13 @@ static const char *serial_text(trustpoint_search *s, const unsigned char *serial
     return *text == '0' && text[1] != '\0' ? text + 1 : text;
 }
 
-static void where_uuid(trustpoint_search *s, bool *first, const char *column,
-                       const unsigned char uuid[TPKS_ID_SIZE])
+static tpks_value uuid_value(trustpoint_search *s, const unsigned char uuid[TPKS_ID_SIZE])
 {
     char *text = s->texts[s->text_count++];
 
     for (size_t i = 0; i < TPKS_ID_SIZE; i++)
         snprintf(text + 2 * i, 3, "%02x", uuid[i]); /* SQLite has them so; PostgreSQL takes it */
-    where(s, first, column, value_text(text), "");
+    return value_text(text);
 }
 
 /* Ids of credentials are their numbers; those of managed keys have their version in the middle. */
@@ -249,15 +248,23 @@ static void where_cn(trustpoint_search *s, bool *first, const char *cn)
     append(s, ")");
 }
 
+/* What looks like a UUID may be another key's alias. */
 static void where_alias(trustpoint_search *s, bool *first, const struct trustpoint_tables *tables,
                         const char *alias)
 {
     unsigned char uuid[TPKS_ID_SIZE];
 
-    if (tables->keys == TRUSTPOINT_KEYS_MANAGED && trustpoint_uuid(alias, uuid))
-        where_uuid(s, first, "c.managed_private_key_id = ", uuid);
-    else
+    if (tables->keys != TRUSTPOINT_KEYS_MANAGED || !trustpoint_uuid(alias, uuid)) {
         where_named(s, first, &tables->by_alias, alias);
+        return;
+    }
+    where(s, first,
+          "c.id IN (SELECT c4.id FROM pki_credentialmodel c4 WHERE c4.managed_private_key_id = ",
+          uuid_value(s, uuid), " UNION ");
+    append(s, tables->by_alias.before);
+    append_parameter(s, add_value(s, value_text(alias)));
+    append(s, tables->by_alias.after);
+    append(s, ")");
 }
 
 static void where_names(trustpoint_search *s, bool *first, const struct trustpoint_tables *tables,
@@ -332,12 +339,17 @@ static void where_key_name(trustpoint_search *s, const char *name, trustpoint_re
     unsigned char uuid[TPKS_ID_SIZE];
     bool first = false;
 
-    if (reading == TRUSTPOINT_CANONICAL && !has_prefix(name, TRUSTPOINT_KEY, &alias))
+    if (reading == TRUSTPOINT_CANONICAL && !has_prefix(name, TRUSTPOINT_KEY, &alias)) {
         s->nothing = true;
-    else if (trustpoint_uuid(alias, uuid))
-        where_uuid(s, &first, "m.id = ", uuid);
-    else
-        where(s, &first, "m.alias = ", value_text(alias), "");
+        return;
+    }
+    bool is_uuid = trustpoint_uuid(alias, uuid);
+    where(s, &first, is_uuid ? "(m.alias = " : "m.alias = ", value_text(alias), "");
+    if (!is_uuid)
+        return;
+    append(s, " OR m.id = ");
+    append_parameter(s, add_value(s, uuid_value(s, uuid)));
+    append(s, ")");
 }
 
 tpks_result trustpoint_search_keys(const struct trustpoint_tables *tables, const tpks_selector *by,
@@ -357,7 +369,7 @@ tpks_result trustpoint_search_keys(const struct trustpoint_tables *tables, const
     if (by != NULL && by->id != NULL && is_credential_id(by->id, &number))
         out->nothing = true;
     else if (by != NULL && by->id != NULL)
-        where_uuid(out, &first, "m.id = ", by->id);
+        where(out, &first, "m.id = ", uuid_value(out, by->id), "");
     append(out, " ORDER BY m.alias");
     return TPKS_OK;
 }

@@ -1162,6 +1162,52 @@ START_TEST(ambiguous_names)
 }
 END_TEST
 
+START_TEST(canonical_names_of_what_is_gone)
+{
+    use_sample("current-0.6-software");
+    sql("UPDATE pki_activetrustpointtlsservercredentialmodel SET credential_id = NULL;"
+        "DELETE FROM pki_issuedcredentialmodel WHERE credential_id <> 5;"
+        "UPDATE devices_devicemodel SET common_name = 'tls-server';"
+        "UPDATE pki_ownercredentialmodel SET unique_name = 'ca/gone';"
+        "UPDATE signer_signermodel SET unique_name = 'credential/99'");
+    TPKS *ks = open_sample();
+    expect(TPKS_NOT_FOUND, find_uri(ks, "trustpoint://tls-server"));
+    expect(TPKS_NOT_FOUND, find_uri(ks, "trustpoint://ca/gone"));
+    expect(TPKS_NOT_FOUND, find_uri(ks, "trustpoint://credential/99"));
+    expect_found(ks, "trustpoint://owner/ca/gone", "owner/ca/gone");
+    expect_found(ks, "trustpoint://?signer=credential/99", "signer/credential/99");
+    tpks_close(ks);
+}
+END_TEST
+
+#define UUID_OF_CA "25d5cbc766914fb7bd64d3d531826d2d"
+
+START_TEST(aliases_that_look_like_a_uuid)
+{
+    const char *other = "trustpoint://?alias=0123456789abcdef0123456789abcdef";
+
+    use_sample("current-0.6-software");
+    sql("UPDATE crypto_managed_key SET alias = '0123456789abcdef0123456789abcdef'"
+        " WHERE alias = 'fx-signer'");
+    TPKS *ks = open_sample();
+    expect_found(ks, other, "signer/fx-signer");
+    tpks_close(ks);
+    sql("DELETE FROM signer_signermodel; UPDATE pki_credentialmodel SET managed_private_key_id ="
+        " NULL WHERE managed_private_key_id IN (SELECT id FROM crypto_managed_key WHERE alias ="
+        " '0123456789abcdef0123456789abcdef')");
+    ks = open_sample();
+    expect_found(ks, other, "key/0123456789abcdef0123456789abcdef");
+    expect_found(ks, "trustpoint://key/0123456789abcdef0123456789abcdef",
+                 "key/0123456789abcdef0123456789abcdef");
+    tpks_close(ks);
+    sql("UPDATE crypto_managed_key SET alias = '" UUID_OF_CA "' WHERE alias LIKE '0123%'");
+    ks = open_sample();
+    expect_found(ks, "trustpoint://key/" UUID_OF_CA, "key/" UUID_OF_CA);
+    expect(TPKS_AMBIGUOUS, find_uri(ks, "trustpoint://?alias=" UUID_OF_CA));
+    tpks_close(ks);
+}
+END_TEST
+
 START_TEST(pins_and_fingerprints)
 {
     use_sample("current-0.6-software");
@@ -1392,6 +1438,8 @@ static void expect_indexed(const char *sample, const struct trustpoint_tables *t
     expect_no_scan(tables, &(tpks_selector){.cert_sha256 = digest}, TRUSTPOINT_CANONICAL);
     expect_no_scan(tables, &(tpks_selector){.id = id}, TRUSTPOINT_CANONICAL);
     expect_no_scan(tables, &(tpks_selector){.alias = "x"}, TRUSTPOINT_CANONICAL);
+    expect_no_scan(tables, &(tpks_selector){.alias = "0123456789abcdef0123456789abcdef"},
+                   TRUSTPOINT_CANONICAL);
 }
 
 START_TEST(searches_use_the_indexes_of_django)
@@ -1456,6 +1504,8 @@ int main(void)
     tcase_add_test(databases, a_list_reads_no_key_in_the_clear);
     tcase_add_test(databases, every_way_to_a_record);
     tcase_add_test(databases, ambiguous_names);
+    tcase_add_test(databases, canonical_names_of_what_is_gone);
+    tcase_add_test(databases, aliases_that_look_like_a_uuid);
     tcase_add_test(databases, pins_and_fingerprints);
     tcase_add_test(databases, the_newest_credential_of_an_owner);
     tcase_add_test(databases, managed_keys_without_a_credential);
