@@ -36,6 +36,7 @@ typedef struct copy_list {
     copy_item *items;
     size_t count;
     size_t bad; /* how many could not even be read */
+    tpks_result first_bad;
 } copy_list;
 
 static inline void cleanup_list(copy_list *list)
@@ -140,7 +141,8 @@ static void collect_bad(void *arg, const char *name, tpks_result result, const c
     copy_list *list = arg;
     copy_item *item;
 
-    list->bad++;
+    if (list->bad++ == 0)
+        list->first_bad = result;
     if (list->options->only_count > 0)
         return;
     item = add_item(list, name != NULL ? name : "?");
@@ -159,7 +161,8 @@ static int make_list(copy_list *list)
     result = tpks_each_readable(list->from, NULL, collect, collect_bad, list);
     if (result == TPKS_NO_MEMORY)
         return complain_memory();
-    if (list->bad == 0)
+    /* Else the walk ended early, and what comes after is not even on the list. */
+    if (list->bad == 0 || result != list->first_bad)
         DO(complain_result(result));
     for (int i = 0; i < o->only_count; i++)
         if (!list->used[i])

@@ -240,4 +240,27 @@ sample legacy-0.5-software "8 0 0 0 0 0 0 1 0"
 sample legacy-0.5-kek-lost "7 0 0 0 0 2 0 1 0" --from-password-file "$PRIVATE/backup-password"
 tpk --keystore into-legacy-0-5-kek-lost delete tls-server --yes >>"$OUT" 2>&1
 fails "legacy-0.5-kek-lost: without the password" 75 "" copies legacy-0-5-kek-lost into-legacy-0-5-kek-lost
+
+# A row that cannot be read is passed over; a database that cannot be read to its end is not: what
+# comes after it must not be left behind unnoticed. (The page with the last certificate is damaged.)
+trustpoint_sample current-0.6-software
+CONFIG=$SAMPLE/keystore.cnf
+: >"$CONFIG"
+chmod 0600 "$CONFIG"
+section damaged "store = sqlite:$SAMPLE/db.sqlite3"
+fresh rest
+sqlite3 "$SAMPLE/db.sqlite3" "UPDATE pki_certificatemodel SET cert_pem = 'none' WHERE id =
+    (SELECT certificate_id FROM pki_credentialmodel WHERE id = 2); VACUUM"
+python3 - "$SAMPLE/db.sqlite3" <<'SCRIPT'
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+size, = db.execute("PRAGMA page_size").fetchone()
+pem, = db.execute("SELECT cert_pem FROM pki_certificatemodel WHERE id = (SELECT certificate_id "
+                  "FROM pki_credentialmodel ORDER BY id DESC LIMIT 1)").fetchone()
+db.close()
+with open(sys.argv[1], "r+b") as file:
+    file.seek(file.read().index(pem.encode()) // size * size)
+    file.write(b"\xff")
+SCRIPT
+fails "a damaged database: the error is not hidden behind a bad row" 69 "malformed" copies damaged rest
 finish
