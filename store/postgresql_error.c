@@ -63,7 +63,10 @@ static const cause causes[] = {
     {"XX002", TPKS_DATABASE_UNAVAILABLE,
      "an index of the database is damaged: run REINDEX on it, or restore it from a backup"},
     {"54", TPKS_BAD_INPUT, "it is too large to store: make it less"},
-    {"2202", TPKS_BAD_INPUT,
+    {"22023", TPKS_BAD_CONFIG,
+     "correct the settings in options= of the connection: search_path there is one schema, no "
+     "list"},
+    {"22021", TPKS_BAD_INPUT,
      "the database's encoding cannot hold this text: use a database with encoding UTF8"},
     {"22P05", TPKS_BAD_INPUT,
      "the database's encoding cannot hold this text: use a database with encoding UTF8"},

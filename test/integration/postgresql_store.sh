@@ -139,7 +139,11 @@ ok "a keystore in a schema of its own" at "$OTHER options=-csearch_path=edge" in
     --password-file "$PASSWORD_FILE" "${CHEAP[@]}"
 ok "it is there" at "$OTHER options=-csearch_path=edge" status
 fails "and nowhere else" 78 "there is no keystore" at "$OTHER" list
-fails "two schemas" any "search_path" at "$OTHER options=-csearch_path=edge,public" list
+fails "two schemas" 78 "is one schema" at "$OTHER options=-csearch_path=edge,public" list
+fails "no schema" 78 "is one schema" at "$OTHER options=-csearch_path=" list
+fails "an impossible setting" 78 "correct the settings" \
+    at "$OTHER options=-cstatement_timeout=soon" list
+says_not "which is not the encoding's fault" "encoding"
 sql other "CREATE SCHEMA closed"
 fails "a schema without USAGE" 77 "GRANT USAGE ON SCHEMA" at "$OTHER options=-csearch_path=closed" list
 sql other "GRANT USAGE ON SCHEMA closed TO keeper"
