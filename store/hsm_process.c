@@ -12,6 +12,9 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 
+#define FORK_PAUSE_NS 100000
+#define FORK_PAUSES 10000 /* a second, until a fork goes on */
+
 static _Atomic(struct hsm_process *) current_process;
 static _Thread_local struct hsm_guard *current_guard;
 static pthread_once_t libctx_once = PTHREAD_ONCE_INIT;
@@ -55,6 +58,71 @@ static struct hsm_process *note_unforked(struct hsm_process *process)
     return process;
 }
 
+/*
+ * A module has locks of its own, and a fork copies them as they are: one that another thread holds
+ * would never be given back in the child. So a fork waits until no other thread is inside a module,
+ * and threads that would enter wait for the fork. It goes on without those that take too long.
+ */
+static atomic_uint inside; /* threads */
+static atomic_bool forking;
+static pthread_mutex_t fork_gate = PTHREAD_MUTEX_INITIALIZER; /* held by the thread that forks */
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+static _Thread_local bool forks_itself;
+
+static void go_inside(void)
+{
+    for (;;) {
+        atomic_fetch_add(&inside, 1);
+        if (!atomic_load(&forking) || forks_itself)
+            return;
+        atomic_fetch_sub(&inside, 1);
+        pthread_mutex_lock(&fork_gate);
+        pthread_mutex_unlock(&fork_gate);
+    }
+}
+
+static void go_outside(void)
+{
+    atomic_fetch_sub(&inside, 1);
+}
+
+/* This thread may be inside itself: modules that start a program of their own do so. */
+static unsigned own_part(void)
+{
+    return current_guard != NULL;
+}
+
+static void before_fork(void)
+{
+    const struct timespec a_while = {.tv_nsec = FORK_PAUSE_NS};
+    int saved = errno;
+
+    pthread_mutex_lock(&fork_gate);
+    forks_itself = true;
+    atomic_store(&forking, true);
+    for (unsigned i = 0; atomic_load(&inside) > own_part() && i < FORK_PAUSES; i++)
+        nanosleep(&a_while, NULL);
+    errno = saved;
+}
+
+static void after_fork(void)
+{
+    atomic_store(&forking, false);
+    forks_itself = false;
+    pthread_mutex_unlock(&fork_gate);
+}
+
+static void after_fork_in_child(void)
+{
+    atomic_store(&inside, own_part());
+    after_fork();
+}
+
+static void watch_forks(void)
+{
+    pthread_atfork(before_fork, after_fork, after_fork_in_child);
+}
+
 static struct hsm_process *process_new(struct hsm_process *parent)
 {
     struct hsm_process *process = calloc(1, sizeof(*process));
@@ -64,6 +132,7 @@ static struct hsm_process *process_new(struct hsm_process *parent)
     process->parent = parent;
     process->inherited = parent != NULL && parent->modules != NULL;
     pthread_mutex_init(&process->mutex, NULL);
+    pthread_once(&fork_once, watch_forks);
     return process;
 }
 
@@ -170,6 +239,7 @@ tpks_result hsm_enter_local(struct hsm_guard *guard, const struct hsm_process *o
         return result;
     }
     guard->process = process;
+    go_inside();
     ERR_set_mark(); /* modules that use libcrypto leave their errors behind */
     current_guard = guard;
     return TPKS_OK;
@@ -189,6 +259,7 @@ void hsm_leave(struct hsm_guard *guard)
     current_guard = NULL;
     ERR_pop_to_mark();
     pipe_restore(guard);
+    go_outside();
     atomic_fetch_sub(&guard->process->busy, 1);
     errno = guard->saved_errno;
 }
@@ -197,15 +268,20 @@ struct hsm_guard *hsm_guard_pause(void)
 {
     struct hsm_guard *guard = current_guard;
     current_guard = NULL;
-    if (guard != NULL)
-        pipe_restore(guard);
+    if (guard == NULL)
+        return NULL;
+    pipe_restore(guard);
+    go_outside();
     return guard;
 }
 
 void hsm_guard_resume(struct hsm_guard *guard)
 {
-    if (guard != NULL && guard->pipe_blocked)
+    if (guard == NULL)
+        return;
+    if (guard->pipe_blocked)
         hsm_guard_pipe(guard);
+    go_inside();
     current_guard = guard;
 }
 

@@ -5,7 +5,9 @@
  * public half was signed by the right key.
  */
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <openssl/ecdsa.h>
 #include <openssl/evp.h>
@@ -868,6 +870,52 @@ START_TEST(a_forked_child_starts_anew)
 }
 END_TEST
 
+static atomic_bool enough;
+
+static void *sign_until_enough(void *arg)
+{
+    tpks_result first = TPKS_OK;
+
+    while (!atomic_load(&enough) && first == TPKS_OK)
+        first = sign(arg);
+    return (void *)(uintptr_t)first;
+}
+
+static int fork_and_sign(used_key *used)
+{
+    int status = -1;
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        alarm(60); /* it must not outlive this test if it hangs */
+        _exit(sign_often(used));
+    }
+    return waitpid(pid, &status, 0) == pid ? status : -1;
+}
+
+/* The module's own locks, too, are free in the child. */
+START_TEST(children_of_a_process_whose_threads_sign)
+{
+    pthread_t threads[4];
+    void *first = NULL;
+
+    generate("web", "rsa:2048", TPKS_MAY_SIGN);
+    generate("edge", "ec:P-256", TPKS_MAY_SIGN);
+    used_key keys[] = {open_key("web"), open_key("edge")};
+    for (size_t i = 0; i < 4; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, sign_until_enough, &keys[i % 2]), 0);
+    for (size_t i = 0; i < 40; i++)
+        ck_assert_int_eq(fork_and_sign(&keys[i % 2]), 0);
+    atomic_store(&enough, true);
+    for (size_t i = 0; i < 4; i++) {
+        pthread_join(threads[i], &first);
+        ck_assert_ptr_eq(first, NULL);
+    }
+    close_key(&keys[0]);
+    close_key(&keys[1]);
+}
+END_TEST
+
 static int sign_and_free_at_exit(void *arg)
 {
     used_key *used = arg;
@@ -1082,6 +1130,7 @@ int main(void)
     tcase_add_test(tests, a_copy_that_can_not_sign_is_given_up);
     tcase_add_test(tests, a_copy_that_can_be_read_is_not_used);
     tcase_add_test(tests, a_forked_child_starts_anew);
+    tcase_add_test(tests, children_of_a_process_whose_threads_sign);
     tcase_add_test(tests, a_grandchild_does_so_too);
     tcase_add_test(tests, a_destroyed_key_is_missing);
     tcase_add_test(tests, another_key_under_the_id_is_never_used);
