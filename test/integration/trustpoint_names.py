@@ -18,6 +18,7 @@ NOT_FOUND, AMBIGUOUS, UNSUPPORTED = 1, 2, 23
 HOMES = {"db-encrypted": "database", "protected-import": "database",
          "db-plaintext": "in the clear", "hsm": "token",
          "software-managed": "software", "none": "none"}
+CANONICAL = ("ca/", "signer/", "owner/", "device/", "key/", "credential/")
 
 
 def load(path):
@@ -83,9 +84,9 @@ class Database:
         return names.get(kind) == value
 
     def bare(self, name):
-        """Canonical names win; else whatever is called so."""
+        """What is canonical in its form means that alone; else whatever is called so."""
         exact = {n for n, canonical in self.canonical.items() if canonical == name}
-        if exact:
+        if exact or name == "tls-server" or name.startswith(CANONICAL):
             return exact
         found = set()
         for kind in ("ca", "signer", "owner", "alias", "device"):
