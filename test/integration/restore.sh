@@ -191,6 +191,8 @@ BEFORE=$(workers)
 wipe_token
 cp "$S/nginx.conf" "$S/kept.conf"
 cp "$S/both.conf" "$S/nginx.conf"
+cp "$WORK/ec.stub" "$S/stub" # another file: newer nginx keeps the key of one that has not changed
+mv "$S/stub" "$WORK/ec.stub"
 kill -HUP "$MASTER"
 wait_for "new workers" bash -c "! ps -p ${BEFORE// /,} >/dev/null"
 requests "a reload of a running nginx restores onto a new token, with the second line"

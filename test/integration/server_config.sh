@@ -57,6 +57,7 @@ new_keystore
 openssl_cnf
 keystore_key web
 keystore_key next -algorithm RSA -pkeyopt rsa_keygen_bits:2048
+plain_key third -algorithm RSA -pkeyopt rsa_keygen_bits:2048
 tpk set-cert web "$WORK/web.pem" "$WORK/ca.pem"
 
 # ---- what it prints and writes ------------------------------------------------------------------
@@ -219,6 +220,14 @@ says "the stub follows" "wrote $TLS/web.crt.key"
 wait_for "the new key" serves "$PORT" "$WORK/next.pem"
 pass "nginx serves the new key"
 ok "and would start with it" nginx -c "$S/nginx.conf" -t
+
+# Newer nginx keeps the key of a file that has not changed, but not with another certificate.
+ok "a stub without a pin" config nginx web --dir "$TLS" "${RELOAD[@]}"
+renew web third >>"$OUT" 2>&1
+ok "a new key without a pin: nginx-config and reload" config nginx web --dir "$TLS" "${RELOAD[@]}"
+says_not "the stub stays as it is" "wrote $TLS/web.crt.key"
+wait_for "the third key" serves "$PORT" "$WORK/third.pem"
+pass "nginx serves the third key"
 
 # A hook is due until it has succeeded once, also when the files were written without one.
 renew web >>"$OUT" 2>&1
