@@ -15,7 +15,8 @@
 #include <openssl/rand.h>
 
 #define ATTRIBUTES_MAX 16
-#define LEFT_MAX 64 /* KEKs of earlier tries */
+#define LEFT_MAX 64    /* KEKs of earlier tries */
+#define OBJECT_TRIES 6 /* an eighth of a second */
 
 struct kek_making {
     struct hsm_connection *connection;
@@ -189,14 +190,30 @@ static tpks_result find_one(struct hsm_connection *connection, const char *label
     return TPKS_OK;
 }
 
+/*
+ * Is a call on an object worth being made again? SoftHSM calls an object invalid also for the
+ * moment in which another process rewrites its file.
+ */
+static bool is_worth_again(CK_RV rv, unsigned *attempt)
+{
+    if (rv != CKR_OBJECT_HANDLE_INVALID || *attempt >= OBJECT_TRIES)
+        return false;
+    pause_jittered((*attempt)++);
+    return true;
+}
+
 static tpks_result set_label(struct hsm_connection *connection, CK_OBJECT_HANDLE object,
                              const char *label)
 {
     CK_ATTRIBUTE attribute = {CKA_LABEL, (void *)label, strlen(label)};
     SIGNALS_BLOCKED;
-    CK_RV rv = connection->module->functions->C_SetAttributeValue(connection->session, object,
-                                                                  &attribute, 1);
+    unsigned attempt = 0;
+    CK_RV rv;
 
+    do
+        rv = connection->module->functions->C_SetAttributeValue(connection->session, object,
+                                                                &attribute, 1);
+    while (is_worth_again(rv, &attempt));
     if (rv == CKR_OK)
         return TPKS_OK;
     return fail_ckr(ckr_result(rv), connection, "giving a KEK its label", rv);
@@ -279,10 +296,15 @@ tpks_result hsm_make_trustpoint_kek(HSM *hsm, const char *label, bool legacy,
 static tpks_result is_unsettled(HSM *hsm, const char *label, bool *is)
 {
     char present[KEK_LABEL_MAX];
-    CK_ATTRIBUTE attribute = {CKA_LABEL, present, sizeof(present)};
-    CK_RV rv = hsm->connection->module->functions->C_GetAttributeValue(hsm->connection->session,
-                                                                       hsm->made, &attribute, 1);
+    CK_ATTRIBUTE attribute;
+    unsigned attempt = 0;
+    CK_RV rv;
 
+    do {
+        attribute = (CK_ATTRIBUTE){CKA_LABEL, present, sizeof(present)};
+        rv = hsm->connection->module->functions->C_GetAttributeValue(hsm->connection->session,
+                                                                     hsm->made, &attribute, 1);
+    } while (is_worth_again(rv, &attempt));
     if (rv != CKR_OK)
         return fail_ckr(ckr_result(rv), hsm->connection, "reading the label of the new KEK", rv);
     *is = attribute.ulValueLen != strlen(label) || memcmp(present, label, strlen(label)) != 0;

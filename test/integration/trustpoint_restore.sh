@@ -383,6 +383,27 @@ PIN=$(tr -d '\n' <"$PIN_FILE") plain pkcs11-tool --module "$SOFTHSM" --login --p
 fails "nothing to prove it with: a leftover KEK is not taken" 77 "password" restore "$WRONG"
 ok "nothing to prove it with: restore" restore
 
+# SoftHSM calls a key invalid while another process rewrites its file: that is no end of a restore.
+build_fault() {
+    local -a flags
+    read -r -a flags < <(pkg-config --cflags p11-kit-1)
+    "${CC:-cc}" -std=gnu11 -D_GNU_SOURCE -shared -fPIC "${flags[@]}" -o "$WORK/fault.so" \
+        "$ROOT/test/fault/p11fault.c"
+}
+ok "a module that fails when told to" build_fault
+for function in C_SetAttributeValue C_GetAttributeValue; do
+    use "$DATA/legacy-0.5-kek-lost" sqlite
+    password
+    sed -i "s,module-path=$SOFTHSM,module-path=$WORK/fault.so," "$CONFIG"
+    rm -f "$WORK/calls"
+    ok "key invalid for a moment, $function" env FAULT_MODULE="$SOFTHSM" FAULT_RV=0x82 \
+        FAULT_FUNCTION=$function FAULT_AT=1 FAULT_COUNT="$WORK/calls" \
+        "$KEYSTORE_COMMAND" --config "$CONFIG" restore --password-file "$PASSWORD_FILE"
+    ok "$function was called" grep -qxF $function "$WORK/calls"
+    sed -i "s,module-path=$WORK/fault.so,module-path=$SOFTHSM," "$CONFIG"
+    restored "key invalid for a moment, $function"
+done
+
 # Two hosts, which do not see each other's locks, restore at once: here one with another state folder.
 for engine in sqlite postgresql; do
     for round in 1 2; do
