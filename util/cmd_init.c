@@ -125,13 +125,33 @@ static void report(APP *app, const init_options *options, bool has_password, boo
 }
 
 /* A server says what is there, and whether it is there itself. */
-static int check_server(APP *app)
+static tpks_result ask_server(APP *app)
 {
     tpks_options options = app_options(app, TPKS_LOAD);
     TPKS *ks = NULL;
     tpks_result result = tpks_open(&options, &ks);
 
     tpks_close(ks);
+    return result;
+}
+
+static bool is_on_server(const APP *app)
+{
+    const char *store =
+        app->config != NULL ? tpks_config_get(app->config, app->keystore, "store") : NULL;
+
+    return store != NULL && config_store_path(store) == NULL;
+}
+
+static bool keystore_exists(APP *app)
+{
+    return is_on_server(app) ? ask_server(app) == TPKS_OK : config_keystore_exists(app);
+}
+
+static int check_server(APP *app)
+{
+    tpks_result result = ask_server(app);
+
     if (result == TPKS_OK)
         return complain(EX_CANTCREAT, "there is a keystore already in %s",
                         tpks_config_get(app->config, app->keystore, "store"));
@@ -141,13 +161,12 @@ static int check_server(APP *app)
 /* Said before anybody is asked for a password. */
 static int check_absent(APP *app)
 {
-    const char *store = tpks_config_get(app->config, app->keystore, "store");
-
-    if (store != NULL && config_store_path(store) == NULL)
+    if (is_on_server(app))
         return check_server(app);
     if (!config_keystore_exists(app))
         return EX_OK;
-    return complain(EX_CANTCREAT, "%s exists already; init never replaces a file", store);
+    return complain(EX_CANTCREAT, "%s exists already; init never replaces a file",
+                    tpks_config_get(app->config, app->keystore, "store"));
 }
 
 static int create(APP *app, const init_options *options, bool wrote_config)
@@ -181,7 +200,7 @@ static int init(APP *app, init_options *options)
     code = config_prepare(app, &options->values, options->software, &wrote);
     if (code == EX_OK)
         code = create(app, options, wrote);
-    if (code != EX_OK && wrote && !config_keystore_exists(app))
+    if (code != EX_OK && wrote && !keystore_exists(app))
         config_remove(app);
     return code;
 }
