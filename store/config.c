@@ -79,6 +79,19 @@ static bool is_one_of(const char *value, const char *const *words)
     return false;
 }
 
+/* A parameter, as libpq has password= and sslpassword=; not a name or path with that word in it. */
+static bool sets_password(const char *value)
+{
+    static const char word[] = "password";
+
+    while ((value = strcasestr(value, word)) != NULL) {
+        value += sizeof(word) - 1;
+        if (value[strspn(value, " \t")] == '=')
+            return true;
+    }
+    return false;
+}
+
 static tpks_result check_store(const char *value)
 {
     if (is_absolute(value, "sqlite:"))
@@ -86,7 +99,7 @@ static tpks_result check_store(const char *value)
     if (strncmp(value, "postgresql:", 11) != 0 || value[11] == '\0')
         return fail(TPKS_BAD_CONFIG, "must be sqlite:/ABSOLUTE/PATH, or postgresql: and connection "
                                      "parameters such as service=trustpoint");
-    if (strcasestr(value, "password") != NULL)
+    if (sets_password(value))
         return fail(TPKS_BAD_CONFIG,
                     "a password must not stand here: put it into ~/.pgpass, into the file that "
                     "PGPASSFILE or passfile= names, or into a service file");

@@ -62,7 +62,7 @@ START_TEST(every_directive)
                                     "log = file:/var/log/tp.log\n"
                                     "state = /srv/tp\n"
                                     "[keystore_a-b_1]\n"
-                                    "store = postgresql:service=trustpoint\n"
+                                    "store = postgresql:service=passwords passfile=/password\n"
                                     "restore = no\n"
                                     "log = syslog");
 
@@ -77,7 +77,8 @@ START_TEST(every_directive)
     ck_assert_ptr_null(tpks_config_get(config, "a-b_1", "decrypt"));
     ck_assert_str_eq(tpks_config_get(config, "", "log"), "file:/var/log/tp.log");
     ck_assert_str_eq(tpks_config_get(config, "", "state"), "/srv/tp");
-    ck_assert_str_eq(tpks_config_get(config, "a-b_1", "store"), "postgresql:service=trustpoint");
+    ck_assert_str_eq(tpks_config_get(config, "a-b_1", "store"),
+                     "postgresql:service=passwords passfile=/password");
     ck_assert_str_eq(tpks_config_get(config, "a-b_1", "restore"), "no");
     ck_assert_str_eq(tpks_config_get(config, "a-b_1", "log"), "syslog");
     ck_assert_str_eq(tpks_config_get(config, "a-b_1", "dek"), "auto");
@@ -175,6 +176,9 @@ static const struct bad {
     {"[keystore]\nstore = sqlite:/\n", "must be sqlite:/ABSOLUTE/PATH"},
     {"[keystore]\nstore = postgresql:\n", "must be sqlite:/ABSOLUTE/PATH"},
     {"[keystore]\nstore = postgresql:host=db Password=topsecret\n", "must not stand here"},
+    {"[keystore]\nstore = postgresql:sslpassword = topsecret\n", "must not stand here"},
+    {"[keystore]\nstore = postgresql:passfile=/passwords password=topsecret\n",
+     "must not stand here"},
     {"[keystore]\nstore = mysql:x\n", "must be sqlite:/ABSOLUTE/PATH"},
     {"[keystore]\ntoken = trustpoint\n", "[keystore] token: "},
     {"[keystore]\ntoken = " TOKEN "&pin-value=topsecret\n", "[keystore] token: "},
