@@ -23,12 +23,15 @@
 
 /*
  * One query sets the session up. A keystore lives in one schema: the one that the connection says
- * (options=-csearch_path=NAME), else public. Timeouts that the connection says stay as they are.
- * Row security is to be an error, not an empty answer.
+ * (options=-csearch_path=NAME, read as the server reads it), else public. Timeouts that the
+ * connection says stay as they are. Row security is to be an error, not an empty answer. So is a
+ * view in place of a table: it would run functions of whoever made it, with the rights of this role
+ * (servers from 12.20, 13.16, 14.13, 15.8 and 16.4 on can refuse it).
  */
 static const char set_up[] =
-    "WITH chosen AS (SELECT CASE WHEN s.source = 'client'"
-    "  THEN (pg_catalog.parse_ident(s.setting))[1] ELSE 'public' END AS name"
+    "WITH chosen AS (SELECT CASE WHEN s.source <> 'client' THEN 'public'"
+    "  WHEN s.setting ~ '[\",]' THEN (pg_catalog.parse_ident(s.setting))[1]"
+    "  ELSE pg_catalog.lower(s.setting COLLATE pg_catalog.\"C\") END AS name"
     "  FROM pg_catalog.pg_settings s WHERE s.name = 'search_path'),"
     " timeouts AS (SELECT pg_catalog.set_config(s.name, w.value, false) AS set"
     "  FROM (VALUES ('statement_timeout', '60s'), ('lock_timeout', '10s'),"
@@ -36,13 +39,16 @@ static const char set_up[] =
     "  JOIN pg_catalog.pg_settings s ON s.name = w.name WHERE s.source <> 'client'),"
     " durable AS (SELECT pg_catalog.set_config('synchronous_commit', 'on', false) AS set"
     "  WHERE pg_catalog.current_setting('synchronous_commit') IN ('off', 'local')),"
+    " tables AS (SELECT pg_catalog.set_config(s.name, 'view, foreign-table', false) AS set"
+    "  FROM pg_catalog.pg_settings s WHERE s.name = 'restrict_nonsystem_relation_kind'),"
     " fixed AS (SELECT pg_catalog.set_config('search_path', pg_catalog.quote_ident(name)"
     "  || ', pg_temp', false) AS set, pg_catalog.set_config('row_security', 'off', false),"
     "  pg_catalog.set_config('standard_conforming_strings', 'on', false),"
     "  pg_catalog.set_config('DateStyle', 'ISO, YMD', false),"
     "  pg_catalog.set_config('TimeZone', 'UTC', false) FROM chosen)"
     " SELECT c.name, current_user::pg_catalog.text, (SELECT pg_catalog.count(set) FROM timeouts)"
-    " + (SELECT pg_catalog.count(set) FROM durable) + (SELECT pg_catalog.count(set) FROM fixed),"
+    " + (SELECT pg_catalog.count(set) FROM durable) + (SELECT pg_catalog.count(set) FROM tables)"
+    " + (SELECT pg_catalog.count(set) FROM fixed),"
     " pg_catalog.pg_is_in_recovery()"
     " OR pg_catalog.current_setting('default_transaction_read_only') = 'on',"
     " n.oid IS NOT NULL, pg_catalog.has_schema_privilege(n.oid, 'USAGE'),"

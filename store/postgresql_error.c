@@ -59,13 +59,16 @@ static const cause causes[] = {
      "the database is damaged, or a table was removed: restore it from a backup"},
     {"42703", TPKS_DATABASE_UNAVAILABLE,
      "the database is damaged, or a column was removed: restore it from a backup"},
+    {"55000", TPKS_DATABASE_UNAVAILABLE,
+     "where it says that a view or foreign table is restricted, one has taken a table's place: the "
+     "database is damaged: restore it from a backup"},
     {"XX001", TPKS_DATABASE_UNAVAILABLE, "the database is damaged: restore it from a backup"},
     {"XX002", TPKS_DATABASE_UNAVAILABLE,
      "an index of the database is damaged: run REINDEX on it, or restore it from a backup"},
     {"54", TPKS_BAD_INPUT, "it is too large to store: make it less"},
     {"22023", TPKS_BAD_CONFIG,
-     "correct the settings in options= of the connection: search_path there is one schema, no "
-     "list"},
+     "correct options= of the connection; a keystore lives in one schema: "
+     "options=-csearch_path=NAME"},
     {"22021", TPKS_BAD_INPUT,
      "the database's encoding cannot hold this text: use a database with encoding UTF8"},
     {"22P05", TPKS_BAD_INPUT,
