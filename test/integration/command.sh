@@ -1,5 +1,6 @@
 #!/bin/bash
-# command.sh - every command of trustpoint-keystore, for real, with good and bad input
+# command.sh - every command of trustpoint-keystore, for real, with good and bad input. With
+# ENGINE=postgresql (postgresql_store.sh) all but what no engine has a part in
 set -euo pipefail
 # shellcheck source=test/integration/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -9,15 +10,28 @@ set -euo pipefail
 # use FOLDER: another keystore of its own from here on; its files are in PRIVATE/FOLDER.
 use() {
     HERE=$PRIVATE/$1
-    [ -d "$HERE" ] || mkdir -m 0700 "$HERE"
     CONFIG=$HERE/keystore.cnf
     DATABASE=$HERE/keystore.db
+    SCHEMA=k_$1
+    [ "$1" != . ] || SCHEMA=public
     unset OPENSSL_CONF
+    if [ ! -d "$HERE" ]; then
+        mkdir -m 0700 "$HERE"
+        keystore_place
+    fi
+}
+
+# nothing_made: init has left the place as empty as it was.
+nothing_made() {
+    case $ENGINE in
+    sqlite) test ! -e "$DATABASE" ;;
+    postgresql) test "$(keystore_sql "SELECT count(*) FROM pg_tables WHERE schemaname = '$SCHEMA'")" = 0 ;;
+    esac
 }
 
 # fast_init OPTION...: init with a cheap Argon2id, and the configuration written on the way.
 fast_init() {
-    tpk init --store "sqlite:$DATABASE" --state "$HERE/state" --kdf-memory 8 --kdf-passes 1 "$@"
+    tpk init --store "$(keystore_store)" --state "$HERE/state" --kdf-memory 8 --kdf-passes 1 "$@"
 }
 
 # secret_file FILE TEXT: printf's format, mode 0600.
@@ -81,12 +95,6 @@ mode_of() {
     stat -c %a "$1"
 }
 
-# sql STATEMENT: straight into the database, as an attacker with its file would.
-sql() {
-    python3 -c 'import sqlite3,sys
-c = sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]); c.commit(); c.close()' "$DATABASE" "$1"
-}
-
 # ---- usage ------------------------------------------------------------------------------------
 
 usage() {
@@ -143,9 +151,9 @@ init_passwords() {
         fast_init --software --password-file "$HERE/open"
     fails "password descriptor that is not open" 65 "" fast_init --software --password-fd 77
     fails "no password and no terminal" 77 "--password-file" setsid -w \
-        "$KEYSTORE_COMMAND" --config "$CONFIG" init --store "sqlite:$DATABASE" --software
+        "$KEYSTORE_COMMAND" --config "$CONFIG" init --store "$(keystore_store)" --software
     fails "--no-recovery with --recovery" 64 "--no-recovery" fast_init --software --no-recovery --recovery
-    fails "half a cost" 64 "together" tpk init --store "sqlite:$DATABASE" --software --kdf-memory 8
+    fails "half a cost" 64 "together" tpk init --store "$(keystore_store)" --software --kdf-memory 8
 
     ok "password with CR LF" fast_init --software --password-file "$HERE/crlf"
     ok "the same with LF opens" tpk verify --password-file "$HERE/lf"
@@ -153,7 +161,14 @@ init_passwords() {
         - "$KEYSTORE_COMMAND" "$CONFIG" "$HERE/lf"
     fails "a wrong password does not" 77 "" tpk verify --password-file "$HERE/wrong"
     says_not "and is not repeated" "incorrect horse"
-    fails "init never replaces a keystore" 73 "exists" tpk init --software --password-file "$HERE/lf"
+    fails "init never replaces a keystore" 73 "already" tpk init --software --password-file "$HERE/lf"
+}
+
+# second_store: of another keystore than the one in use, in the same folder.
+second_store() {
+    local DATABASE=$HERE/edge.db SCHEMA=k_edge
+    keystore_place
+    keystore_store
 }
 
 init_files() {
@@ -163,7 +178,7 @@ init_files() {
     fails "a '#' in --store" any "" tpk init --store "sqlite:$HERE/a #b" --software --no-recovery
     ok "no configuration is left behind" test ! -e "$CONFIG"
     fails "relative path" 78 "ABSOLUTE" tpk init --store sqlite:keystore.db --software --no-recovery
-    fails "--store without --token" 64 "--software" tpk init --store "sqlite:$DATABASE"
+    fails "--store without --token" 64 "--software" tpk init --store "$(keystore_store)"
     fails "--token and --software" 64 "--software" fast_init --software --token pkcs11:token=x
     fails "token URI without module" 78 "module" fast_init --token pkcs11:token=x --no-recovery
     fails "a PIN in the token URI" 78 "pin-value" fast_init --no-recovery \
@@ -175,14 +190,13 @@ init_files() {
     says "says what it made" "made the keystore"
     says "and what comes next" "next:"
     same "mode of the configuration" 640 "$(mode_of "$CONFIG")"
-    same "others cannot read the database" 0 "$(($(mode_of "$DATABASE") % 10))"
+    [ "$ENGINE" != sqlite ] || same "others cannot read the database" 0 "$(($(mode_of "$DATABASE") % 10))"
     same "nothing but the owner reads the DEK file" 600 "$(mode_of "$(echo "$HERE"/state/*.dek)")"
     same "label" "Büro" "$(json_get 'j["label"]' status --json)"
     fails "another --store for the same configuration" 73 "leave out" \
         tpk init --store "sqlite:$HERE/other.db"
-    ok "a second keystore's section" bash -c 'printf "[keystore_edge]\nstore = sqlite:%s/edge.db\nstate = %s/state\n" "$1" "$1" >>"$2"' \
-        - "$HERE" "$CONFIG"
-    ok "and its init" tpk --keystore edge init --software --password-file "$HERE/pw" --kdf-memory 8 --kdf-passes 1
+    printf '[keystore_edge]\nstore = %s\nstate = %s/state\n' "$(second_store)" "$HERE" >>"$CONFIG"
+    ok "init of a second keystore" tpk --keystore edge init --software --password-file "$HERE/pw" --kdf-memory 8 --kdf-passes 1
     ok "generate there" tpk --keystore edge generate inside
     same "URI names the keystore" "trustpoint://inside?keystore=edge" \
         "$(json_get 'j["uri"]' --keystore edge show inside --json)"
@@ -243,21 +257,22 @@ SCRIPT
 init_type_back() {
     use typed
     ok "the recovery key is typed back" type_back '' "$KEYSTORE_COMMAND" --config "$CONFIG" init \
-        --store "sqlite:$DATABASE" --state "$HERE/state" --software --recovery
+        --store "$(keystore_store)" --state "$HERE/state" --software --recovery
     same "and is the only way back" 1 "$(json_get 'j["ways_back"]' status --json)"
     use mistyped
     fails "typed back wrongly" 77 "not typed correctly" type_back nonsense "$KEYSTORE_COMMAND" \
-        --config "$CONFIG" init --store "sqlite:$DATABASE" --state "$HERE/state" --software --recovery
+        --config "$CONFIG" init --store "$(keystore_store)" --state "$HERE/state" --software --recovery
     ok "the keystore is there all the same" tpk status
 }
 
 init_terminal() {
-    local start=(init --store "sqlite:$PRIVATE/terminal/keystore.db" --state "$PRIVATE/terminal/state"
-        --software --kdf-memory 8 --kdf-passes 1)
+    local start
     use terminal
+    start=(init --store "$(keystore_store)" --state "$HERE/state" --software --kdf-memory 8
+        --kdf-passes 1)
     fails "two entries that differ, three times" 77 "differ" on_terminal \
         'correct horse battery\ncorrect horse batterx\na\nb\nc\nd\n' "${start[@]}"
-    ok "nothing was made" test ! -e "$DATABASE"
+    ok "nothing was made" nothing_made
     ok "password asked twice at a terminal" on_terminal \
         'short\nshort\ncorrect horse battery\ncorrect horse battery\n' "${start[@]}"
     secret_file "$HERE/pw" 'correct horse battery\n'
@@ -582,19 +597,32 @@ export_key() {
         --out "$HERE/y.pem"
 }
 
+# A backup is a file of SQLite: that is the database, or moves into one.
+backup_into_place() {
+    keystore_place
+    case $ENGINE in
+    sqlite) mv "$HERE/backup.db" "$DATABASE" ;;
+    postgresql)
+        sed "s,^store = .*,store = sqlite:$HERE/backup.db," "$CONFIG" >"$HERE/backup.cnf"
+        chmod 0600 "$HERE/backup.cnf"
+        "$KEYSTORE_COMMAND" --config "$HERE/backup.cnf" backup "$(keystore_store)"
+        ;;
+    esac
+}
+
 backup_and_verify() {
     ok "backup" tpk backup "$HERE/backup.db"
     same "mode 0600" 600 "$(mode_of "$HERE/backup.db")"
     fails "never replaces a file" 73 "" tpk backup "$HERE/backup.db"
-    sql "UPDATE tpks_record SET name = 'swapped' WHERE name = 'ed25519'"
+    keystore_sql "UPDATE tpks_record SET name = 'swapped' WHERE name = 'ed25519'"
     fails "verify finds a renamed row" any "" tpk verify
     fails "and says so as JSON" any '"state": "tampered"' tpk verify --json
-    mv "$HERE/backup.db" "$DATABASE"
+    ok "a backup is put in its place" backup_into_place
     ok "the backup is good" tpk verify
     ok "generate" tpk generate later
-    cp "$DATABASE" "$HERE/old.db"
+    keystore_save "$HERE/old"
     tpk generate evenlater >"$OUT" 2>&1
-    cp "$HERE/old.db" "$DATABASE"
+    keystore_put_back "$HERE/old"
     fails "a rolled-back database is not written to" 65 "--accept-new-anchor" tpk generate never
     ok "unless told so" tpk generate again --accept-new-anchor
     ok "and then it is known" tpk generate more
@@ -648,7 +676,7 @@ hsm_failures() {
 
 hsm_doctor() {
     ok "doctor finds no problem" tpk doctor
-    says "warns of everything on one disk" "obfuscation"
+    [ "$ENGINE" != sqlite ] || says "warns of everything on one disk" "obfuscation"
     ok "doctor --json" json_of doctor --json
     ok "doctor --as root" tpk doctor --as root
     says "says what root could load" "can load the private key"
@@ -902,7 +930,8 @@ manuals() {
     fi
 }
 
-usage
+# What never comes near a database, and what is about files, is done once.
+[ "$ENGINE" != sqlite ] || usage
 init_passwords
 init_files
 init_recovery
@@ -918,14 +947,18 @@ set_cert
 small_commands
 expires
 export_key
-completion
+[ "$ENGINE" != sqlite ] || completion
 backup_and_verify
 two_processes
-killed
-small_disk
-size_limit
-no_rights
+if [ "$ENGINE" = sqlite ]; then
+    killed
+    small_disk
+    size_limit
+    no_rights
+fi
 hsm
-example_files
-manuals
+if [ "$ENGINE" = sqlite ]; then
+    example_files
+    manuals
+fi
 finish

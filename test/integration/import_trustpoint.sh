@@ -1,6 +1,7 @@
 #!/bin/bash
 # import_trustpoint.sh - keys of another keystore, Trustpoint's databases above all, into a native
-# one: every key arrives or it is said why not, nothing is overwritten, a killed run is gone on with
+# one: every key arrives or it is said why not, nothing is overwritten, a killed run is gone on with.
+# With ENGINE=postgresql (postgresql_store.sh) both lie there
 set -euo pipefail
 # shellcheck source=test/integration/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -19,10 +20,18 @@ section() {
     } >>"$CONFIG"
 }
 
+# at NAME: that keystore is the one of keystore_store and its like from here on.
+at() {
+    DATABASE=$PRIVATE/$1.db
+    SCHEMA=k_$1
+}
+
 # fresh NAME [LINE]: an empty native keystore, without an HSM unless a token is given.
 fresh() {
     local kind=(--software)
-    section "$1" "store = sqlite:$PRIVATE/$1.db" "${@:2}"
+    at "$1"
+    keystore_place
+    section "$1" "store = $(keystore_store)" "${@:2}"
     [ $# = 1 ] || kind=()
     tpk --keystore "$1" init --no-recovery "${kind[@]}" >>"$OUT" 2>&1
 }
@@ -113,7 +122,8 @@ says "JSON, whatever happens" '"state": "bad-input"'
 
 # What is wrong with one record is that record's own affair.
 tpk --keystore old generate zebra >>"$OUT" 2>&1
-sqlite3 "$PRIVATE/old.db" "UPDATE tpks_record SET sealed = zeroblob(length(sealed)) WHERE name = 'zebra'"
+at old
+keystore_sql "UPDATE tpks_record SET sealed = substr(sealed, 2) WHERE name = 'zebra'"
 tpk --keystore new delete bare --yes >>"$OUT" 2>&1
 fails "a record that was tampered with" 1 "zebra: " copies old new
 ok "the others are copied" tpk --keystore new show bare
@@ -133,9 +143,16 @@ for ((i = 0; i < MANY; i++)); do
     printf -v name 'key %03d' "$i"
     tpk --keystore many generate "$name" >>"$OUT" 2>&1
 done
-# killed_at ROUND: SIGKILL when the journal has come for the ROUND-th time.
+# killed_at ROUND: SIGKILL when the change has begun for the ROUND-th time: in SQLite when its journal
+# has come, in PostgreSQL at a word to the server.
 killed_at() {
     local seen=0 there=0
+    if [ "$ENGINE" = postgresql ]; then
+        strace -f -qq -o /dev/null -e trace=sendto -e inject="sendto:signal=KILL:when=$(($1 * 250))" \
+            "$KEYSTORE_COMMAND" --config "$CONFIG" --keystore target import-trustpoint --from many \
+            >"$WORK/log" 2>&1 || true
+        return
+    fi
     start "$WORK/log" "$KEYSTORE_COMMAND" --config "$CONFIG" --keystore target import-trustpoint --from many
     while alive "$PID" && [ "$seen" -lt "$1" ]; do
         if [ -e "$PRIVATE/target.db-journal" ]; then
@@ -194,6 +211,20 @@ print(count, "keys")
 SCRIPT
 }
 
+# theirs NAME: the sample's database, with no right but to read it.
+theirs() {
+    at "$1"
+    keystore_place
+    case $ENGINE in
+    sqlite) cp -p "$SAMPLE/db.sqlite3" "$DATABASE" ;;
+    postgresql)
+        PGOPTIONS="-csearch_path=$SCHEMA" psql -XAtq -v ON_ERROR_STOP=1 -h "$PG_DIR" -U postgres \
+            -d keystore -f "$SAMPLE/postgres.sql" >>"$OUT" 2>&1
+        keystore_sql "GRANT SELECT ON ALL TABLES IN SCHEMA \"$SCHEMA\" TO keeper"
+        ;;
+    esac
+}
+
 # sample NAME EXPECTED OPTION...: EXPECTED as `counts` prints it.
 sample() {
     local name=${1//./-} expected=$2 token=()
@@ -203,13 +234,15 @@ sample() {
     : >"$CONFIG"
     chmod 0600 "$CONFIG"
     [ -z "$TOKEN_URI" ] || token=("token = $TOKEN_URI")
-    section "$name" "store = sqlite:$SAMPLE/db.sqlite3" "${token[@]}"
+    theirs "$name"
+    section "$name" "store = $(keystore_store)" "${token[@]}"
     fresh "into-$name" "${token[@]}"
-    BEFORE=$(sha256sum <"$SAMPLE/db.sqlite3")
+    at "$name"
+    BEFORE=$(keystore_digest)
     same "$name: everything, or why not" "$expected" "$(counts "$name" "into-$name" "$@")"
     ok "$name: the right keys and chains" judge "into-$name" "$SAMPLE/expected.json"
     ok "$name: all is proven" tpk --keystore "into-$name" verify
-    same "$name: Trustpoint's database is only read" "$BEFORE" "$(sha256sum <"$SAMPLE/db.sqlite3")"
+    same "$name: Trustpoint's database is only read" "$BEFORE" "$(keystore_digest)"
     read -r -a c <<<"$expected"
     same "$name: again, nothing to do" "0 0 0 $((c[0] + c[5])) 0 0 ${c[6]} ${c[7]} 0" \
         "$(counts "$name" "into-$name" "$@")"

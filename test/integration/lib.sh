@@ -326,38 +326,72 @@ stop_postgresql() {
 
 # ---- where the keystore lies, by ENGINE ---------------------------------------------------------
 
+# A test with several keystores sets these, and calls keystore_place before the first is made.
+DATABASE=$PRIVATE/keystore.db # SQLite's file
+SCHEMA=public                 # PostgreSQL's schema, in the database "keystore"
+
 # keystore_store: the value of `store`.
 keystore_store() {
     case $ENGINE in
-    sqlite) echo "sqlite:$PRIVATE/keystore.db" ;;
-    postgresql) echo "postgresql:host=$PG_DIR dbname=keystore user=keeper" ;;
+    sqlite) echo "sqlite:$DATABASE" ;;
+    postgresql)
+        echo "postgresql:host=$PG_DIR dbname=keystore user=keeper$(
+            [ "$SCHEMA" = public ] || echo " options=-csearch_path=$SCHEMA"
+        )"
+        ;;
+    esac
+}
+# keystore_place: an empty place for a keystore there.
+keystore_place() {
+    [ "$ENGINE" = sqlite ] || [ -n "$PG_SERVER" ] || new_postgresql
+    keystore_drop
+    [ "$ENGINE" = sqlite ] || keystore_sql "CREATE SCHEMA \"$SCHEMA\" AUTHORIZATION keeper"
+}
+keystore_drop() {
+    case $ENGINE in
+    sqlite) rm -rf -- "$DATABASE" "$DATABASE-journal" ;;
+    postgresql) keystore_sql "DROP SCHEMA IF EXISTS \"$SCHEMA\" CASCADE" ;;
     esac
 }
 # keystore_sql STATEMENT: changes the database behind the keystore's back.
 keystore_sql() {
     case $ENGINE in
-    sqlite) sqlite3 "$PRIVATE/keystore.db" "$1" ;;
-    postgresql) sql keystore "$1" ;;
+    sqlite) sqlite3 "$DATABASE" "$1" ;;
+    postgresql)
+        PGOPTIONS="-csearch_path=$SCHEMA -cclient_min_messages=warning" sql keystore "$1"
+        ;;
+    esac
+}
+# keystore_save FILE, keystore_put_back FILE: all of it, as it is now; in place of what is there.
+keystore_save() {
+    case $ENGINE in
+    sqlite) cp -p "$DATABASE" "$1" ;;
+    postgresql) "$(pg_program pg_dump)" -h "$PG_DIR" -U postgres -n "$SCHEMA" keystore >"$1" ;;
+    esac
+}
+keystore_put_back() {
+    keystore_drop
+    case $ENGINE in
+    sqlite) cp -p "$1" "$DATABASE" ;;
+    postgresql)
+        psql -Xq -v ON_ERROR_STOP=1 -h "$PG_DIR" -U postgres -d keystore -f "$1" >/dev/null
+        ;;
     esac
 }
 # keystore_digest: changes with everything in the database.
 keystore_digest() {
     case $ENGINE in
-    sqlite) sha256sum <"$PRIVATE/keystore.db" ;;
+    sqlite) sha256sum <"$DATABASE" ;;
     postgresql)
-        "$(pg_program pg_dump)" --inserts -h "$PG_DIR" -U postgres keystore |
+        "$(pg_program pg_dump)" --inserts -h "$PG_DIR" -U postgres -n "$SCHEMA" keystore |
             sed '/^\\\(un\)\{0,1\}restrict /d' | sha256sum
         ;;
     esac
 }
 # forget_keystore: no database and no state any more.
 forget_keystore() {
-    rm -rf -- "${PRIVATE:?}/state" "$PRIVATE/keystore.db"
-    forget_tables
-}
-forget_tables() {
-    [ "$ENGINE" = sqlite ] || sql keystore \
-        'SET client_min_messages = warning; DROP SCHEMA public CASCADE; CREATE SCHEMA public AUTHORIZATION keeper'
+    rm -rf -- "${PRIVATE:?}/state"
+    keystore_place
 }
 
 # secret_files: what no worker may be able to read.

@@ -385,8 +385,7 @@ ok "unlocked" tpk status
 
 # ---- nothing there at all ---------------------------------------------------------------------------------
 
-rm -f "$PRIVATE/keystore.db"
-forget_tables
+keystore_place
 for command in "slot test" "slot add recovery" "password change" rotate-kek restore \
     "header backup $WORK/nothing" "header restore $HEADER"; do
     # shellcheck disable=SC2086

@@ -47,7 +47,7 @@ use() {
 }
 # The role that reads has no right to do more.
 load_tables() {
-    forget_tables
+    keystore_place
     psql -XAtq -v ON_ERROR_STOP=1 -h "$PG_DIR" -U postgres -d keystore -f "$1" >"$OUT" 2>&1
     sql keystore 'GRANT SELECT ON ALL TABLES IN SCHEMA public TO keeper'
 }
