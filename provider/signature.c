@@ -281,9 +281,12 @@ static int final_by_token(SIGNATURE *signature, int id, unsigned char *out, size
 
 static int final(SIGNATURE *signature, int id, unsigned char *out, size_t *size, size_t room)
 {
-    if (signature->by_token && out != NULL)
+    if (!signature->by_token)
+        return INNER(signature, id, digest_sign_final)(signature->inner, out, size, room);
+    if (out != NULL)
         return final_by_token(signature, id, out, size, room);
-    return INNER(signature, id, digest_sign_final)(signature->inner, out, size, room);
+    *size = key_signature_size(signature->key); /* as it says, and for ECDSA computes each time */
+    return 1;
 }
 
 static int sign_by_token(SIGNATURE *signature, unsigned char *out, size_t *size, size_t room,

@@ -3,10 +3,12 @@
  */
 #include "token.h"
 
-#include <openssl/bn.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include <openssl/asn1.h>
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
-#include <openssl/ec.h>
 #include <openssl/objects.h>
 #include <openssl/params.h>
 #include <openssl/rsa.h>
@@ -16,8 +18,8 @@
 
 /* libcrypto's own bound for names of algorithms. */
 #define NAME_SIZE 50
-/* r and s of the longest curve. */
-#define ECDSA_ROOM 256
+/* Bytes of the longest order with room to spare: what encode() writes then has short lengths. */
+#define ORDER_MAX 120
 /* PKCS #1 v1.5 adds this much at least (RFC 8017, 8.2.1). */
 #define PKCS1_PADDING 11
 /* EVP_PKEY_CTX_set_rsa_pss_saltlen(3); from OpenSSL 3.1 on. */
@@ -55,11 +57,6 @@ static void memory_free(unsigned char **memory)
 static void x509_sig_free(X509_SIG **info)
 {
     X509_SIG_free(*info);
-}
-
-static void ecdsa_sig_free(ECDSA_SIG **signature)
-{
-    ECDSA_SIG_free(*signature);
 }
 
 /* ---- what the default provider's context says ------------------------------------------------ */
@@ -226,25 +223,42 @@ static int sign_rsa(const TASK *task, const SCHEME *scheme)
 /* ---- ECDSA -------------------------------------------------------------------------------------
  */
 
-/* r and s as PKCS#11 has them to DER (RFC 3279, 2.2.3), for which there is room. */
-static int encode(const TASK *task, const unsigned char *pair, size_t size)
+/* An unsigned number as DER's INTEGER, in the least bytes with a clear first bit. Returns its end.
+ */
+static unsigned char *encode_integer(unsigned char *at, const unsigned char *number, size_t size)
 {
-    __attribute__((cleanup(ecdsa_sig_free))) ECDSA_SIG *signature = ECDSA_SIG_new();
-    BIGNUM *r = BN_bin2bn(pair, (int)(size / 2), NULL);
-    BIGNUM *s = BN_bin2bn(pair + size / 2, (int)(size / 2), NULL);
-    unsigned char *at = task->out;
-    int length;
+    for (; size > 1 && *number == 0; number++)
+        size--;
+    bool pad = (*number & 0x80) != 0;
 
-    if (signature == NULL || r == NULL || s == NULL || !ECDSA_SIG_set0(signature, r, s)) {
-        BN_free(r);
-        BN_free(s);
-        return 0;
-    }
-    length = i2d_ECDSA_SIG(signature, &at);
-    if (length <= 0)
-        return 0;
-    *task->size = (size_t)length;
-    return 1;
+    *at++ = V_ASN1_INTEGER;
+    *at++ = (unsigned char)(size + pad);
+    if (pad)
+        *at++ = 0;
+    memcpy(at, number, size);
+    return at + size;
+}
+
+/*
+ * r and s as PKCS#11 has them to DER (RFC 3279, 2.2.3). With ECDSA_SIG it would take a fiftieth of
+ * what the whole signature does. False when a token has made numbers too long for the curve.
+ */
+static bool encode(const TASK *task, const unsigned char *pair, size_t half)
+{
+    unsigned char body[2 * (ORDER_MAX + 3)];
+    unsigned char *end = encode_integer(encode_integer(body, pair, half), pair + half, half);
+    size_t size = (size_t)(end - body);
+    unsigned char *at = task->out;
+
+    *task->size = size + (size > 0x7f ? 3 : 2);
+    if (*task->size > task->room)
+        return false;
+    *at++ = V_ASN1_SEQUENCE | V_ASN1_CONSTRUCTED;
+    if (size > 0x7f)
+        *at++ = 0x81; /* the length is in the next byte */
+    *at++ = (unsigned char)size;
+    memcpy(at, body, size);
+    return true;
 }
 
 /* Of a digest that is longer than the order only the beginning counts (FIPS 186-5, 6.4.1), and some
@@ -254,14 +268,14 @@ static int sign_ecdsa(const TASK *task, const SCHEME *scheme)
     const tpks_token_op op = {.mechanism = TPKS_ECDSA};
     size_t order = ((size_t)key_bits(task->key) + 7) / 8;
     size_t in_size = task->in_size < order ? task->in_size : order;
-    unsigned char pair[ECDSA_ROOM];
+    unsigned char pair[2 * ORDER_MAX];
     size_t size = sizeof(pair);
 
     if (task->room < key_signature_size(task->key) ||
         (scheme->digest_size != 0 && task->in_size != scheme->digest_size))
         return TOKEN_UNFIT;
     return by_token(task->key, &op, task->in, in_size, pair, &size) && size == 2 * order &&
-           encode(task, pair, size);
+           encode(task, pair, order);
 }
 
 int token_sign(const KEY *key, const PASSTHROUGH *algorithm, void *inner, unsigned char *out,
