@@ -155,6 +155,7 @@ http {
     }
 }
 CONF
+systemctl reenable nginx.service
 END
 cat >"$WORK/lose_kek" <<END
 set -euo pipefail
@@ -213,6 +214,224 @@ unlocked "nothing lost"
 same "the state folder keeps its group" "root:trustpoint 750" \
     "$(in_guest stat -c '%U:%G %a' /var/lib/trustpoint)"
 
+# ---- what it needs comes up after it -------------------------------------------------------------
+
+token_leaves() {
+    in_shell 'mkdir -p /var/lib/softhsm/away; mv /var/lib/softhsm/tokens/* /var/lib/softhsm/away/'
+}
+token_returns() {
+    in_shell 'mv /var/lib/softhsm/away/* /var/lib/softhsm/tokens/'
+}
+waits_for() {
+    unlock_is activating && property trustpoint-unlock StatusText | grep -iF "$1"
+}
+# tried_again CODE: it has ended with this code, and not only once.
+tried_again() {
+    [ "$(property trustpoint-unlock NRestarts)" -ge 2 ] &&
+        [ "$(property trustpoint-unlock ExecMainStatus)" = "$1" ]
+}
+token_leaves
+restart
+ok "without its token the service waits" wait_for "the waiting service" waits_for "token"
+same "and nginx with it" inactive "$(property nginx ActiveState)"
+token_returns
+wait_for "the keystore" unlock_is active || true
+unlocked "the token came later"
+same "in one go" 0 "$(property trustpoint-unlock NRestarts)"
+
+printf '[Service]\nExecStart=\nExecStart=%s unlock-service --timeout 1\n' "$KEYSTORE_COMMAND" |
+    drop_in impatient
+token_leaves
+restart
+ok "69 is tried again" wait_for "another try" tried_again 69
+same "nginx is not started" inactive "$(property nginx ActiveState)"
+token_returns
+wait_for "the keystore" unlock_is active || true
+unlocked "the token came after an exit"
+no_drop_in impatient
+
+new_postgresql
+STORE="host=$PG_DIR dbname=keystore user=keeper"
+ok "the keystore in PostgreSQL" keystore backup "postgresql:$STORE"
+in_guest sed -i.kept "s,^store = .*,store = postgresql:$STORE," /etc/trustpoint/keystore.cnf
+printf '[Service]\nBindPaths=%s\n' "$PG_DIR" | drop_in database
+stop_postgresql
+restart
+ok "without its database the service waits" wait_for "the waiting service" waits_for "PostgreSQL"
+same "and nginx with it" inactive "$(property nginx ActiveState)"
+start_postgresql
+wait_for "the keystore" unlock_is active || true
+unlocked "the database came later"
+in_guest mv /etc/trustpoint/keystore.cnf.kept /etc/trustpoint/keystore.cnf
+no_drop_in database
+stop_postgresql
+
+in_shell 'cp -a /var/lib/trustpoint/keystore.db /root/
+    sqlite3 /var/lib/trustpoint/keystore.db "UPDATE tpks_header SET label = 1"'
+restart
+failed "tampered" 65 "was changed by someone"
+in_guest cp -a /root/keystore.db /var/lib/trustpoint/keystore.db
+restart
+unlocked "the database is back"
+
+# ---- certificates that are renewed in the keystore reach nginx -----------------------------------
+
+TLS=/etc/trustpoint/tls
+TLS_UNIT=trustpoint-nginx.service
+# example NAME FILE: as its own first lines say, with the program where it is here.
+example() {
+    sed "s,/usr/bin/trustpoint-keystore,$KEYSTORE_COMMAND," "$DOC/$1" |
+        in_guest install -D -m 0644 /dev/stdin "$UNITS/$2"
+}
+# adapted UNIT: standard input becomes a drop-in of it.
+adapted() {
+    in_guest install -D -m 0644 /dev/stdin "$UNITS/$1.d/test.conf"
+    in_guest systemctl daemon-reload
+}
+# nginx_reads CERT KEY: from now on.
+nginx_reads() {
+    in_guest sed -i "s,ssl_certificate .*,ssl_certificate $TLS/$1;,
+        s,ssl_certificate_key .*,ssl_certificate_key $TLS/$2;," /etc/nginx/nginx.conf
+}
+served() {
+    in_guest openssl s_client -connect 127.0.0.1:4433 -CAfile "$WORK/ca.pem" -verify_return_error \
+        </dev/null 2>/dev/null | plain openssl x509 -noout -fingerprint -sha256
+}
+# serves_cert NAME: nginx proves to have the key of WORK/NAME.pem.
+serves_cert() {
+    [ "$(served)" = "$(plain openssl x509 -in "$WORK/$1.pem" -noout -fingerprint -sha256)" ]
+}
+# renewed NAME [KEY]: the record web has another certificate, WORK/NAME.pem, with KEY another key.
+renewed() {
+    if [ $# = 1 ]; then
+        keystore csr web --subject /CN=localhost >"$WORK/renew.csr" 2>>"$OUT"
+        ca_sign "$WORK/renew.csr" "$WORK/$1.pem" localhost
+        keystore set-cert web "$WORK/$1.pem" >>"$OUT" 2>&1
+    else
+        plain_key "$1"
+        keystore set-cert web "$WORK/$1.pem" --key "$PRIVATE/$1.key" >>"$OUT" 2>&1
+    fi
+}
+# brought NAME CERT: it is served, by the same nginx, without anybody's doing.
+brought() {
+    ok "$1: nginx serves it" wait_for "$2" serves_cert "$2"
+    wait_for "the end of the run" ran success || true
+    same "$1: the run ended well" "inactive success" \
+        "$(property "$TLS_UNIT" ActiveState) $(property "$TLS_UNIT" Result)"
+    same "$1: nginx was reloaded" "$MASTER" "$(property nginx MainPID)"
+}
+ran() {
+    [ "$(property "$TLS_UNIT" ActiveState) $(property "$TLS_UNIT" Result)" = "inactive $1" ]
+}
+has_failed() {
+    [ "$(property "$TLS_UNIT" ActiveState) $(property "$TLS_UNIT" ExecMainStatus)" = "failed $1" ]
+}
+# another_run: one that began after this was called has ended.
+another_run() {
+    local last
+    last=$(property "$TLS_UNIT" InvocationID)
+    wait_for "a new run" run_after "$last"
+}
+run_after() {
+    [ "$(property "$TLS_UNIT" InvocationID)" != "$1" ] &&
+        [ "$(property "$TLS_UNIT" ActiveState)" != activating ]
+}
+reloads() {
+    in_guest grep -c "signal 1 (SIGHUP) received" /var/log/nginx/error.log
+}
+
+keystore set-cert web "$WORK/web.pem" >>"$OUT" 2>&1
+example trustpoint-nginx.service trustpoint-nginx.service
+example trustpoint-nginx.timer trustpoint-nginx.timer
+nginx_reads web.crt web.crt.key
+in_guest systemctl daemon-reload
+ok "the unit that brings certificates" in_guest systemctl start $TLS_UNIT
+same "writes the files" "web.crt web.crt.key" "$(in_guest ls $TLS | xargs)"
+MASTER=$(property nginx MainPID)
+ok "nginx serves from them" serves_cert web
+
+# A machine that was off when it was time: Persistent= makes up for it at once.
+printf '[Timer]\nRandomizedDelaySec=0\nAccuracySec=1us\n' | adapted trustpoint-nginx.timer
+in_shell 'mkdir -p /var/lib/systemd/timers
+    touch -d "1 hour ago" /var/lib/systemd/timers/stamp-trustpoint-nginx.timer'
+renewed after-boot
+ok "nothing happens by itself" serves_cert web
+ok "the timer" in_guest systemctl enable --now trustpoint-nginx.timer
+brought "a certificate renewed while the machine was off" after-boot
+NEXT=$(property trustpoint-nginx.timer NextElapseUSecRealtime)
+ok "then it looks every quarter of an hour" test "$(date -d "$NEXT" +%s)" -le $(($(date +%s) + 900))
+
+printf '[Timer]\nOnCalendar=\nOnCalendar=*:*:0/3\nRandomizedDelaySec=0\nAccuracySec=1us\n' |
+    adapted trustpoint-nginx.timer
+in_guest systemctl restart trustpoint-nginx.timer
+renewed by-timer
+brought "a renewed certificate" by-timer
+renewed other-key KEY
+brought "a renewed key" other-key
+RELOADS=$(reloads)
+another_run
+same "with nothing renewed nginx is left alone" "$RELOADS" "$(reloads)"
+
+in_guest cp /etc/nginx/nginx.conf /root/
+in_shell 'echo nonsense >>/etc/nginx/nginx.conf'
+renewed for-later
+ok "a reload that fails" wait_for "the failure" has_failed 75
+ok "leaves nginx as it was" serves_cert other-key
+ok "it is tried again" another_run
+in_guest cp /root/nginx.conf /etc/nginx/nginx.conf
+brought "until it works" for-later
+renewed while-away
+token_leaves
+ok "without the token nothing is replaced" wait_for "the failure" has_failed 69
+ok "nginx serves on" serves_cert for-later
+token_returns
+brought "with the token" while-away
+in_guest systemctl disable --now trustpoint-nginx.timer
+
+# A start between the renewal of a key and the timer's run.
+renewed at-start KEY
+in_guest systemctl stop nginx
+ok "files of the key before: nginx does not start" not in_guest systemctl start nginx
+example trustpoint-nginx-start.conf nginx.service.d/trustpoint-start.conf
+in_guest systemctl daemon-reload
+ok "with the example it does" in_guest systemctl start nginx
+ok "and serves the new certificate" serves_cert at-start
+
+# ---- a key that somebody writes in the clear -----------------------------------------------------
+
+# as_trustpoint: writes the key as Trustpoint does.
+as_trustpoint() {
+    in_shell "cp /root/web.key $TLS/new.key; mv $TLS/new.key $TLS/nginx-tls-server-key.key"
+}
+is_stub() {
+    in_guest grep -q 'BEGIN TRUSTPOINT KEY URI' "$TLS/nginx-tls-server-key.key"
+}
+in_guest rm $UNITS/nginx.service.d/trustpoint-start.conf
+sed -n 's,^\(ExecStart=\)\(.*\) --hook,[Service]\n\1\n\1\2 --trustpoint-names --replace-key-file --hook,p' \
+    "$DOC/trustpoint-nginx.service" | sed "s,/usr/bin/trustpoint-keystore,$KEYSTORE_COMMAND," |
+    adapted $TLS_UNIT
+example trustpoint-nginx.path trustpoint-nginx.path
+ok "files under Trustpoint's names" in_guest systemctl start $TLS_UNIT
+nginx_reads nginx-tls-server-cert.pem nginx-tls-server-key.key
+ok "nginx reads them" in_guest systemctl restart nginx
+MASTER=$(property nginx MainPID)
+ok "the path unit" in_guest systemctl enable --now trustpoint-nginx.path
+ok "the key in the clear" keystore export web --unencrypted --yes-export-private-key \
+    --out /root/web.key
+# More often than systemd lets a unit start that says nothing about it.
+for i in 1 2 3 4 5 6 7 8; do
+    as_trustpoint
+    ok "a key in the clear, $i: is replaced by the stub" wait_for "the stub" is_stub
+    wait_for "the end of the run" ran success || break
+done
+same "the path unit watches on" "active waiting" \
+    "$(property trustpoint-nginx.path ActiveState) $(property trustpoint-nginx.path SubState)"
+in_guest systemctl stop trustpoint-nginx.path
+as_trustpoint
+in_guest systemctl start trustpoint-nginx.path trustpoint-nginx.timer
+ok "a key that was there before it is found by the timer" wait_for "the stub" is_stub
+in_guest systemctl disable --now trustpoint-nginx.path trustpoint-nginx.timer
+
 # ---- the KEK is gone, and a credential brings it back ------------------------------------------
 
 lose_guest_kek
@@ -264,6 +483,13 @@ ok "systemctl stop while it waits" in_guest systemctl stop trustpoint-unlock
 wait_for "the end of all jobs" settled
 same "then nginx is not started" inactive "$(property nginx ActiveState)"
 ok "and no question is left" not in_shell 'grep -l trustpoint /run/systemd/ask-password/ask.*'
+in_guest install -m 0600 "$PRIVATE/wrong" /etc/credstore/password
+printf '[Service]
+LoadCredential=trustpoint.backup-password:/etc/credstore/password
+ExecStart=\nExecStart=%s unlock-service --timeout 0\n' "$KEYSTORE_COMMAND" | drop_in credential
+restart
+failed "wrong password" 77 "password"
+no_drop_in credential
 
 # ---- what a password can't help ----------------------------------------------------------------
 

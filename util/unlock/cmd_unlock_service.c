@@ -12,7 +12,8 @@ int command_unlock_service(APP *app, int argc, char **argv)
         .timeout = NO_LIMIT, .hsm_timeout = 30, .socket = UNLOCK_SOCKET, .state_file = NULL};
     const option_spec specs[] = {
         {"timeout", OPTION_NUMBER, &options.timeout, "SECONDS",
-         "how long to wait for a password (default: no limit; 0: only unattended sources)"},
+         "how long to wait for password, token, HSM or database (default: no limit; 0: not at "
+         "all)"},
         {"hsm-timeout", OPTION_NUMBER, &options.hsm_timeout, "SECONDS",
          "how long one look at the HSM may take (default 30)"},
         {"socket", OPTION_TEXT, &options.socket, "PATH",

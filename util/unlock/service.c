@@ -14,7 +14,6 @@
 #include "secrets.h"
 
 #define LOOK_EVERY 5 /* seconds */
-#define PATIENCE 30  /* seconds for token, HSM or database that may still come up */
 /* Seconds for one password: another's lock, Argon2, a new KEK. */
 #define TRY_LIMIT (TPKS_RESTORE_WAIT + 60)
 #define EXTEND_BY 30 /* seconds of start time asked for with every look */
@@ -40,7 +39,6 @@ struct service {
     bool leads;         /* we are the process that asks: the socket is ours, or can't be had */
     bool follows;       /* another process is */
     TPKS_SECRET *given; /* with --password-file or --password-fd */
-    time_t started;
     char state_file[256];
     unsigned char id[TPKS_ID_SIZE];
     char label[256];
@@ -58,14 +56,28 @@ struct event_base *service_base(const SERVICE *service)
 
 /* ---- telling ---- */
 
+/*
+ * Token, HSM or database may come up later than we do: then whatever waits for us comes up too. To
+ * end and be started again would not do, for our first failure is also that of all behind us.
+ */
+static bool worth_waiting(const SERVICE *service, tpks_result result)
+{
+    return state_may_pass(result) && service->options->timeout > 0;
+}
+
+static const char *waiting_for(const SERVICE *service)
+{
+    if (state_is_pending(service->state.result))
+        return service->leads ? "waiting for the backup password: " : "";
+    return worth_waiting(service, service->state.result) ? "waiting: " : "";
+}
+
 static void tell(SERVICE *service, bool changed)
 {
     const unlock_state *state = &service->state;
     char line[REPORT_TEXT + 64];
 
-    snprintf(line, sizeof(line), "%s%s",
-             state_is_pending(state->result) && service->leads ? "waiting for the backup password: "
-                                                               : "",
+    snprintf(line, sizeof(line), "%s%s", waiting_for(service),
              state->result == TPKS_OK ? "the keystore can be unlocked" : state->text);
     notify_status(state->result == TPKS_OK, state->result == TPKS_OK ? 0 : EXTEND_BY, line);
     if (!changed)
@@ -289,13 +301,6 @@ void service_source_ended(SERVICE *service, source_kind kind)
 
 /* ---- what a look found ---- */
 
-/* Token, HSM or database may come up later than we do. */
-static void unavailable(SERVICE *service)
-{
-    if (!somebody_waits(service) && time(NULL) - service->started >= PATIENCE)
-        give_up(service, exit_code_of(service->state.result), "waited long enough");
-}
-
 static void take(SERVICE *service, const work_report *report)
 {
     if (report->has_id) {
@@ -317,9 +322,7 @@ static void on_looked(void *arg, const work_report *report)
         end(service, EX_OK);
     else if (state_is_pending(report->result))
         ask_sources(service);
-    else if (state_may_pass(report->result) && service->options->timeout > 0)
-        unavailable(service);
-    else
+    else if (!worth_waiting(service, report->result))
         end(service, exit_code_of(report->result));
     try_next(service);
     if (service->work == NULL)
@@ -456,7 +459,7 @@ static void stop(SERVICE *service)
 
 int service_run(APP *app, const service_options *options)
 {
-    SERVICE service = {.app = app, .options = options, .started = time(NULL)};
+    SERVICE service = {.app = app, .options = options};
 
     if (secrets_given(app))
         DO(secrets_read_given(app, &service.given));

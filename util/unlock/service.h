@@ -11,7 +11,7 @@
 #define NO_LIMIT ((unsigned long)-1)
 
 typedef struct service_options {
-    unsigned long timeout;     /* seconds to wait for a password, or NO_LIMIT */
+    unsigned long timeout;     /* seconds to wait for what is missing, or NO_LIMIT */
     unsigned long hsm_timeout; /* seconds for one look at the HSM */
     const char *socket;        /* path */
     const char *state_file;    /* NULL: by the keystore's id */
