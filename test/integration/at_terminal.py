@@ -57,7 +57,7 @@ def main():
     pid, fd = pty.fork()
     if pid == 0:
         os.execvp(given.command[0], given.command)
-    seen, asked, echo = b"", 0, False
+    seen, asked = b"", 0
     while True:
         try:
             data = os.read(fd, 4096)
@@ -66,11 +66,10 @@ def main():
         if not data:
             break
         seen += data
-        # The terminal is still there as long as the command is.
         while len(question.findall(seen.decode(errors="replace"))) > asked:
             asked += 1
             react(fd, answers, given.then, given.prompt is not None)
-        echo = is_shown(fd)
+    echo = is_shown(fd)  # as the last to have it open has left it
     sys.stdout.write(seen.decode(errors="replace"))
     print("typing is shown:", "yes" if echo else "no")
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
