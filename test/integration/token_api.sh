@@ -49,6 +49,7 @@ fails "decryption needs its permission" any "does not allow to decrypt" \
 TOKEN_URI=
 PRIVATE=$PRIVATE/software
 CONFIG=$PRIVATE/keystore.cnf
+DATABASE=$PRIVATE/keystore.db
 PASSWORD_FILE=$PRIVATE/password
 mkdir -m 0700 "$PRIVATE"
 new_ca
