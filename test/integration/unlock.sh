@@ -230,6 +230,14 @@ RESTORE="'$KEYSTORE_COMMAND' --config '$CONFIG' unlock-service --timeout 0 \
 ok "restored by other means while it asks there" at_terminal --then "$RESTORE"
 says "the terminal is in order then, too" "typing is shown: yes"
 lose_kek
+cat >"$WORK/stop_asker" <<'END'
+kill -STOP "$(pgrep -o -P "$(pgrep -P "$1" -x trustpoint-keys)")"
+END
+ok "restored while what asks there is stopped" timeout 60 python3 \
+    "$ROOT/test/integration/at_terminal.py" --prompt ") backup password: " \
+    --then "sh '$WORK/stop_asker' \$PPID; $RESTORE" -- "$KEYSTORE_COMMAND" \
+    --config "$CONFIG" unlock-service --socket "$SOCKET" --state-file "$STATE"
+lose_kek
 
 # ---- the HSM and the database ----
 build_hanging_module() {

@@ -198,6 +198,7 @@ void asker_stop(ASKER *asker)
         return;
     if (asker->pid > 0) {
         kill(asker->pid, SIGTERM);
+        kill(asker->pid, SIGCONT); /* a stopped one would never see it */
         (void)process_reap(asker->pid);
     }
     close_pipe(asker);
