@@ -196,11 +196,8 @@ void asker_stop(ASKER *asker)
 {
     if (asker == NULL)
         return;
-    if (asker->pid > 0) {
-        kill(asker->pid, SIGTERM);
-        kill(asker->pid, SIGCONT); /* a stopped one would never see it */
-        (void)process_reap(asker->pid);
-    }
+    if (asker->pid > 0)
+        process_end(asker->pid);
     close_pipe(asker);
     if (asker->again != NULL)
         event_free(asker->again);

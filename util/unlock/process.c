@@ -5,9 +5,12 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "process.h"
+
+#define END_TRIES 60 /* three seconds */
 
 static void default_signals(void)
 {
@@ -52,6 +55,18 @@ void process_keep_only(int one, int other)
     close_between(3, low - 1);
     close_between(low + 1 < 3 ? 3 : low + 1, high - 1);
     close_range((unsigned)high + 1, ~0U, 0);
+}
+
+/* Once may not be enough: a signal that comes just before a read does not end the read. */
+void process_end(pid_t pid)
+{
+    const struct timespec a_while = {.tv_nsec = 50000000};
+
+    for (int i = 0; waitpid(pid, NULL, WNOHANG) == 0; i++) {
+        kill(pid, i < END_TRIES ? SIGTERM : SIGKILL);
+        kill(pid, SIGCONT); /* a stopped one would never see it */
+        nanosleep(&a_while, NULL);
+    }
 }
 
 bool process_reap(pid_t pid)

@@ -16,5 +16,7 @@ pid_t process_fork(void);
 void process_keep_only(int one, int other);
 /* Waits for a child that is ending; true when it ended with exit code 0. */
 bool process_reap(pid_t pid);
+/* Tells a child to end, as often as it takes, and waits for it; kills it after three seconds. */
+void process_end(pid_t pid);
 
 #endif
