@@ -134,6 +134,7 @@ static int import_files(APP *app, const char *name, const import_options *option
 
 static int import(APP *app, const import_options *options, char **arguments, int count)
 {
+    /* Never negative, which compilers want to see. */
     input_file *files = calloc((unsigned)count, sizeof(*files));
     int code;
 

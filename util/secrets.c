@@ -56,7 +56,10 @@ static int ask(const char *prompt, int flags, char *answer)
     if (readpassphrase(prompt, answer, ANSWER_SIZE, flags | RPP_REQUIRE_TTY) == NULL)
         return complain(EX_NOPERM, "cannot ask at the terminal: %s", strerror(errno));
     if (strlen(answer) > SECRET_MAX)
-        return complain(EX_NOPERM, "more than %d bytes were entered", SECRET_MAX);
+        return complain(EX_NOPERM,
+                        "more than %d bytes were entered: nothing that is asked for is as long; "
+                        "start the command again",
+                        SECRET_MAX);
     return EX_OK;
 }
 

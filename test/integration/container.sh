@@ -116,4 +116,5 @@ refuses "configuration" 78 ""
 write_keystore_cnf
 ok "0: everything is well again" entry -- true
 fails "no command: 64" 64 usage entry
+fails "unlock-service: a command without --: 64" 64 "behind --" tpk unlock-service true
 finish

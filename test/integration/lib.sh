@@ -416,6 +416,11 @@ write_keystore_cnf() {
     chmod 0600 "$CONFIG"
 }
 
+# keystore_id: of the keystore of CONFIG, in hex, while it can be unlocked.
+keystore_id() {
+    tpk status --json 2>>"$OUT" | sed -n 's/.*"keystore_id": *"\([0-9a-f]*\)".*/\1/p'
+}
+
 # new_keystore [DIRECTIVE...]: configuration and keystore with one password (PASSWORD_FILE).
 # Without a token it is a software keystore. INIT_OPTIONS (array) are further options of init.
 new_keystore() {

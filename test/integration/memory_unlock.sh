@@ -24,8 +24,7 @@ keystore() {
     keystore_key ec
     find_needles
     echo "wrong $(hex "$WRONG")" >>"$NEEDLES"
-    quietly tpk status --json
-    ID=$(sed -n 's/.*"keystore_id": *"\([0-9a-f]*\)".*/\1/p' "$OUT")
+    ID=$(keystore_id)
 }
 start_service() {
     rm -f "$LOG"

@@ -52,8 +52,7 @@ new_token web
 new_keystore
 openssl_cnf
 keystore_key ec
-ok "status" tpk status --json
-ID=$(sed -n 's/.*"keystore_id": *"\([0-9a-f]*\)".*/\1/p' "$OUT")
+ID=$(keystore_id)
 WRONG=$PRIVATE/wrong
 (umask 077 && echo "not the password" >"$WRONG")
 

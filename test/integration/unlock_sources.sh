@@ -67,7 +67,7 @@ new_token web
 new_keystore
 openssl_cnf
 keystore_key ec
-ID=$(tpk status --json | sed -n 's/.*"keystore_id": *"\([0-9a-f]*\)".*/\1/p')
+ID=$(keystore_id)
 WRONG=$PRIVATE/wrong
 RECOVERY=$PRIVATE/recovery
 EMPTY=$PRIVATE/nothing

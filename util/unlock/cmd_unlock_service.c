@@ -2,6 +2,8 @@
  * cmd_unlock_service.c - trustpoint-keystore unlock-service: brings a lost KEK back at system or
  * container start, from the sources of the directive `restore`
  */
+#include <string.h>
+
 #include "options.h"
 #include "service.h"
 #include "socket_path.h"
@@ -35,6 +37,9 @@ int command_unlock_service(APP *app, int argc, char **argv)
     int count;
 
     DO(options_parse(app, &usage, argc, argv, &arguments, &count));
+    if (count > 0 && strcmp(arguments[-1], "--") != 0)
+        return complain(EX_USAGE, "unlock-service: a command stands behind --, not so \"%s\"",
+                        arguments[0]);
     if (count > 0)
         app->become = arguments;
     DO(app_configure(app));
