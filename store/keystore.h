@@ -612,9 +612,10 @@ typedef struct tpks_restore_report {
 } tpks_restore_report;
 
 /*
- * TPKS_OK when the keystore can be unlocked afterwards, or `dry_run`. TPKS_WRONG_SECRET: a secret
- * was given and is the wrong one. TPKS_KEK_MISSING, TPKS_KEK_FOREIGN: none was given; the text
- * lists the sources that were tried. TPKS_RESTORE_PENDING: another process kept the lock for
+ * TPKS_OK when the keystore can be unlocked afterwards; with `dry_run` also when it could not,
+ * unless a restore would be refused before anybody is asked: then that error. TPKS_WRONG_SECRET: a
+ * secret was given and is the wrong one. TPKS_KEK_MISSING, TPKS_KEK_FOREIGN: none was given; the
+ * text lists the sources that were tried. TPKS_RESTORE_PENDING: another process kept the lock for
  * TPKS_RESTORE_WAIT; the text names it where that is known.
  */
 TPKS_API TPKS_CHECK tpks_result tpks_restore(const tpks_options *options,

@@ -320,11 +320,13 @@ static tpks_result restore_open(TPKS *ks, const tpks_restore_params *params, boo
     report->found = state;
     if (state != TPKS_OK)
         OPENSSL_strlcpy(report->why, tpks_error_text(), sizeof(report->why));
-    if (state == TPKS_OK || params->dry_run)
+    if (state == TPKS_OK)
         return TPKS_OK;
     if (!restorable(state, in_load))
-        return state;
+        return params->dry_run ? TPKS_OK : state;
     TRY(check_restorable(ks));
+    if (params->dry_run)
+        return TPKS_OK;
     if (!s.has)
         TRY(search_sources(ks, &s));
     if (!s.has)

@@ -203,6 +203,7 @@ for generation in legacy current; do
     fails "$generation: two keys: refused" any "$expected" restore
     fails "$generation: two keys: before a password is tried" any "$expected" restore "$WRONG"
     fails "$generation: two keys: or asked for" any "$expected" tpk restore
+    fails "$generation: two keys: --dry-run says so" any "$expected" tpk restore --dry-run
     unchanged "$generation: two keys"
 done
 variant legacy-foreign --from legacy-0.5 --kek foreign
