@@ -71,6 +71,16 @@ all_serve() {
 workers() {
     ps -o user=,pid= --ppid "$(cat "$N/nginx.pid")"
 }
+two_workers() {
+    [ "$(workers | wc -l)" = 2 ]
+}
+# settled: every reload that was asked for has been done, and the workers before it have left.
+# The master takes reloads before the order to reopen its logs, and says that it does so.
+settled() {
+    ok "nginx reopens its logs" nginx -c "$N/nginx.conf" -s reopen
+    wait_for_line "$N/error.log" "reopening logs"
+    wait_for "the workers of earlier cycles to leave" two_workers
+}
 
 configuration "$WORK/rsa.stub" "$WORK/ec.stub" "$WORK/ed.stub" ed >"$N/nginx.conf"
 ok "nginx -t loads stubs of RSA, EC and Ed25519 keys" nginx -c "$N/nginx.conf" -t
@@ -97,6 +107,7 @@ ok "$COUNT requests beside reloads, none lost" python3 "$ROOT/test/integration/l
 says "5 reloads were asked for" "$((COUNT / 80)) commands"
 wait_for_line "$N/error.log" reconfiguring
 ok "the master reloaded" grep -c reconfiguring "$N/error.log"
+settled
 all_serve "after the reloads" Ed25519 ed ed25519
 
 # A stub under OpenSSL's own label, as some programs need it.
