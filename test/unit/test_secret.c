@@ -10,15 +10,6 @@
 #include "text.h"
 #include "unit.h"
 
-/* AddressSanitizer replaces mlock() by a function that does nothing. */
-#if defined(__SANITIZE_ADDRESS__)
-#define ADDRESS_SANITIZER 1
-#elif defined(__has_feature)
-#define ADDRESS_SANITIZER __has_feature(address_sanitizer)
-#else
-#define ADDRESS_SANITIZER 0
-#endif
-
 /* ---- memory ---------------------------------------------------------------------------------- */
 
 START_TEST(new_is_zero)
@@ -92,7 +83,7 @@ START_TEST(locked_and_not_dumped)
 
     mapping_flags(tpks_secret_data(secret), flags, sizeof(flags));
     ck_assert_msg(strstr(flags, " dd") != NULL, "would be dumped: %s", flags);
-    if (!ADDRESS_SANITIZER)
+    if (!ADDRESS_SANITIZER) /* replaces mlock() by a function that does nothing */
         ck_assert_msg(strstr(flags, " lo") != NULL, "not locked (RLIMIT_MEMLOCK?): %s", flags);
     tpks_secret_free(secret);
 }

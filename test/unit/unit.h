@@ -18,6 +18,14 @@
 
 #include "keystore.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#define ADDRESS_SANITIZER 1
+#elif defined(__has_feature)
+#define ADDRESS_SANITIZER __has_feature(address_sanitizer)
+#else
+#define ADDRESS_SANITIZER 0
+#endif
+
 /* The result is `expected`; otherwise the error text is shown. */
 #define expect(expected, expression)                                                               \
     do {                                                                                           \
