@@ -6,7 +6,7 @@
 # What it takes to build and install (Debian 12 and 13).
 # shellcheck disable=SC2034
 BUILD_PACKAGES=(gcc libc6-dev make cmake pkgconf libssl-dev libp11-kit-dev libargon2-dev
-    libsqlite3-dev libpq-dev libjson-c-dev libevent-dev libbsd-dev)
+    libsqlite3-dev libpq-dev libjson-c-dev libevent-dev libbsd-dev libseccomp-dev)
 
 # ---- packages ---------------------------------------------------------------------------------
 

@@ -149,7 +149,7 @@ URL=http://localhost/setup-wizard/auto_restore_password/
 sandboxed_child() {
     local child
     for child in $(<"/proc/$PAGE/task/$PAGE/children"); do
-        ! { cp "/proc/$child/status" "$WORK/status" && grep -q '^NoNewPrivs:.1' "$WORK/status"; } ||
+        ! { cp "/proc/$child/status" "$WORK/status" && grep -q '^Seccomp:.2' "$WORK/status"; } ||
             return 0
     done
     return 1

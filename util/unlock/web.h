@@ -96,6 +96,8 @@ void web_wiping_memory(void);
 
 /* web_sandbox.c: gives up what the worker does not need; false when it could not. */
 bool web_sandbox(const web_setup *setup);
+/* From now on it can only serve what is open already (seccomp(2)); false when that failed. */
+bool web_filter_calls(void);
 
 /* web_worker.c: serves one connection of the listener and ends the process. */
 _Noreturn void web_worker(const web_setup *setup, int control);

@@ -116,7 +116,7 @@ static bool serve(worker *self, struct evhttp *http)
     if (bound == NULL || parent == NULL || event_add(parent, NULL) != 0)
         return false;
     self->listener = evhttp_bound_socket_get_listener(bound);
-    return event_base_dispatch(self->base) >= 0;
+    return web_filter_calls() && event_base_dispatch(self->base) >= 0;
 }
 
 /* Ends without atexit handlers and without a farewell: all memory goes with the process. */
