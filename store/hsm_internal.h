@@ -247,8 +247,9 @@ struct hsm_connection {
     pthread_mutex_t keeper; /* held by who uses, opens or renews the keeper session */
     CK_SLOT_ID slot;
     CK_SESSION_HANDLE session;
-    uint64_t logins; /* session objects are of the last one */
-    bool fresh;      /* the module was initialised for this very login */
+    uint64_t logins;  /* session objects are of the last one */
+    bool fresh;       /* the module was initialised for this very login */
+    bool needs_login; /* the token hides private objects from those who are not logged in */
 
     pthread_mutex_t mutex; /* the rest */
     pthread_cond_t changed;
@@ -273,6 +274,12 @@ void connection_free(struct hsm_connection *connection);
 TPKS_CHECK tpks_result connection_open(struct hsm_connection *connection,
                                        const struct hsm_caller *caller);
 bool connection_is_open(struct hsm_connection *connection);
+/*
+ * How a search in the keeper session that ended with `rv` and `count` objects has ended really: one
+ * that finds nothing proves nothing when somebody else of this process, or the HSM, has ended the
+ * login, for private objects are hidden then (PKCS#11 3.0, section 5.6.8).
+ */
+CK_RV connection_searched(struct hsm_connection *connection, CK_RV rv, CK_ULONG count);
 uint64_t connection_generation(struct hsm_connection *connection);
 /* A search that finds nothing is believed after one with the module initialised anew; this
  * remembers such a one, and says whether there was one a moment ago. */

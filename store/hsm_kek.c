@@ -25,7 +25,7 @@ static CK_RV search(struct hsm_connection *connection, CK_ATTRIBUTE *template, C
         return rv;
     rv = functions->C_FindObjects(connection->session, found, 2, count);
     CK_RV end = functions->C_FindObjectsFinal(connection->session);
-    return rv != CKR_OK ? rv : end;
+    return connection_searched(connection, rv != CKR_OK ? rv : end, *count);
 }
 
 CK_RV find_objects(struct hsm_connection *connection, CK_OBJECT_CLASS class,

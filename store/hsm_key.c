@@ -166,7 +166,7 @@ static CK_RV find_run(struct hsm_connection *connection, struct keeper_job *base
         return rv;
     rv = functions->C_FindObjects(connection->session, found, 2, &job->count);
     CK_RV end = functions->C_FindObjectsFinal(connection->session);
-    rv = rv != CKR_OK ? rv : end;
+    rv = connection_searched(connection, rv != CKR_OK ? rv : end, job->count);
     if (rv != CKR_OK || job->count != 1)
         return rv;
     job->object = found[0];

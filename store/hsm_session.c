@@ -142,6 +142,14 @@ static bool is_logged_in(struct hsm_connection *connection, CK_SESSION_HANDLE se
            (info.state == CKS_RO_USER_FUNCTIONS || info.state == CKS_RW_USER_FUNCTIONS);
 }
 
+CK_RV connection_searched(struct hsm_connection *connection, CK_RV rv, CK_ULONG count)
+{
+    if (rv != CKR_OK || count > 0 || !connection->needs_login ||
+        is_logged_in(connection, connection->session))
+        return rv;
+    return CKR_USER_NOT_LOGGED_IN;
+}
+
 static void copy_padded(char *out, const unsigned char *in, size_t size)
 {
     size_t length = p11_kit_space_strlen(in, size);
@@ -154,6 +162,7 @@ static void take_token_info(struct hsm_connection *connection, const CK_TOKEN_IN
     HOLD(&connection->mutex);
     copy_padded(connection->label, info->label, sizeof(info->label));
     copy_padded(connection->serial, info->serialNumber, sizeof(info->serialNumber));
+    connection->needs_login = (info->flags & CKF_LOGIN_REQUIRED) != 0;
 }
 
 static void mark_open(struct hsm_connection *connection, CK_SESSION_HANDLE session)
