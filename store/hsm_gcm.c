@@ -229,6 +229,35 @@ static void keep_object(struct hsm_connection *connection, struct unwrap_job *jo
     job->kept->inside = true;
 }
 
+/*
+ * What tokens say to a wrapped key that is not from this KEK, or damaged. All other codes speak of
+ * the token's own state, such as no memory or no session left.
+ */
+static bool says_foreign(CK_RV rv)
+{
+    switch (rv) {
+    case CKR_WRAPPED_KEY_INVALID:
+    case CKR_WRAPPED_KEY_LEN_RANGE:
+    case CKR_ENCRYPTED_DATA_INVALID:
+    case CKR_ENCRYPTED_DATA_LEN_RANGE:
+    case CKR_DATA_INVALID:
+    case CKR_DATA_LEN_RANGE:
+    case CKR_UNWRAPPING_KEY_SIZE_RANGE:
+    case CKR_GENERAL_ERROR: /* SoftHSM; believed of a token that can search */
+    case CKR_FUNCTION_FAILED:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Can the token not do AES-GCM with this key, or has it just no room for it? */
+static bool says_unusable(CK_RV rv)
+{
+    return rv != CKR_OK &&
+           (ckr_result(rv) == TPKS_UNSUPPORTED || says_foreign(rv) || rv == CKR_BUFFER_TOO_SMALL);
+}
+
 static CK_RV unwrap_and_keep(struct hsm_connection *connection, struct unwrap_job *job,
                              CK_OBJECT_HANDLE kek)
 {
@@ -240,7 +269,7 @@ static CK_RV unwrap_and_keep(struct hsm_connection *connection, struct unwrap_jo
     job->unusable = !job->foreign && !harden(connection, object);
     if (!job->foreign && !job->unusable) {
         rv = gcm_try(connection, object);
-        job->unusable = rv != CKR_OK && recovery_for(rv, true) == RECOVER_NOT;
+        job->unusable = says_unusable(rv);
     }
     if (rv == CKR_OK && !job->foreign && !job->unusable)
         keep_object(connection, job, object);
@@ -280,14 +309,13 @@ static tpks_result unwrap_result(HSM *hsm, const struct unwrap_job *job, CK_RV r
                     hsm->label, hsm_module_name(hsm));
     if (rv == CKR_OK && !job->foreign)
         return TPKS_OK;
-    tpks_result result = ckr_result(rv);
-    if (job->foreign || (result == TPKS_HSM_UNAVAILABLE && recovery_for(rv, true) == RECOVER_NOT))
+    if (job->foreign || says_foreign(rv))
         return fail(TPKS_KEK_FOREIGN,
                     "HSM token \"%s\" (%s): its KEK does not unwrap the stored DEK (CKR 0x%lx): "
                     "one of them was replaced or damaged: restore with a backup password or "
                     "recovery key",
                     hsm->label, hsm_module_name(hsm), (unsigned long)rv);
-    return fail_ckr(result, connection, "unwrapping the DEK", rv);
+    return fail_ckr(ckr_result(rv), connection, "unwrapping the DEK", rv);
 }
 
 static tpks_result unwrap_with(HSM *hsm, struct unwrap_job *job)
@@ -355,7 +383,9 @@ static bool is_kept(const struct kept_dek *kept, const hsm_wrapped *wrapped,
 {
     return memcmp(kept->dek_id, dek_id, sizeof(kept->dek_id)) == 0 && same_kek(kept, wrapped) &&
            kept->wrapped.algorithm == wrapped->algorithm && kept->wrapped.size == wrapped->size &&
-           memcmp(kept->data, wrapped->data, wrapped->size) == 0;
+           memcmp(kept->data, wrapped->data, wrapped->size) == 0 &&
+           kept->wrapped.iv_size == wrapped->iv_size &&
+           (wrapped->iv_size == 0 || memcmp(kept->iv, wrapped->iv, wrapped->iv_size) == 0);
 }
 
 static void kept_free(struct kept_dek *kept)

@@ -607,6 +607,64 @@ START_TEST(foreign_kek)
 }
 END_TEST
 
+/* ---- what a token says when it has no room --------------------------------------------------- */
+
+static CK_RV said;
+
+static CK_RV say_to_unwrap(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE kek,
+                           unsigned char *wrapped, CK_ULONG size, CK_ATTRIBUTE *template,
+                           CK_ULONG count, CK_OBJECT_HANDLE *key)
+{
+    (void)session, (void)mechanism, (void)kek, (void)wrapped, (void)size;
+    (void)template, (void)count, (void)key;
+    return said;
+}
+
+static CK_RV say_to_encrypt(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism,
+                            CK_OBJECT_HANDLE key)
+{
+    (void)session, (void)mechanism, (void)key;
+    return said;
+}
+
+static const struct {
+    CK_RV rv;
+    tpks_result unwrap, encrypt; /* when C_UnwrapKey, C_EncryptInit says it */
+} sayings[] = {
+    {CKR_WRAPPED_KEY_INVALID, TPKS_KEK_FOREIGN, TPKS_UNSUPPORTED},
+    {CKR_ENCRYPTED_DATA_INVALID, TPKS_KEK_FOREIGN, TPKS_UNSUPPORTED},
+    {CKR_GENERAL_ERROR, TPKS_KEK_FOREIGN, TPKS_UNSUPPORTED},
+    {CKR_MECHANISM_INVALID, TPKS_UNSUPPORTED, TPKS_UNSUPPORTED},
+    {CKR_DEVICE_MEMORY, TPKS_HSM_UNAVAILABLE, TPKS_HSM_UNAVAILABLE},
+    {CKR_SESSION_COUNT, TPKS_HSM_UNAVAILABLE, TPKS_HSM_UNAVAILABLE},
+    {CKR_OPERATION_ACTIVE, TPKS_HSM_UNAVAILABLE, TPKS_HSM_UNAVAILABLE},
+    {CKR_VENDOR_DEFINED | 0x101, TPKS_HSM_UNAVAILABLE, TPKS_HSM_UNAVAILABLE},
+    {CKR_HOST_MEMORY, TPKS_NO_MEMORY, TPKS_NO_MEMORY},
+};
+
+/* Neither is the KEK called foreign, nor the DEK taken out of the token, for want of room. */
+START_TEST(codes_are_not_misread)
+{
+    struct sample sample;
+    HSM_DEK *dek = NULL;
+
+    make_sample(&sample);
+    HSM *hsm = open_hsm(false, false);
+    CK_FUNCTION_LIST *functions = hsm->connection->module->functions;
+    CK_FUNCTION_LIST real = *functions;
+    said = sayings[_i].rv;
+    functions->C_UnwrapKey = say_to_unwrap;
+    expect(sayings[_i].unwrap, unwrap_sample(hsm, &sample, &dek));
+    functions->C_UnwrapKey = real.C_UnwrapKey;
+    functions->C_EncryptInit = say_to_encrypt;
+    expect(sayings[_i].encrypt, unwrap_sample(hsm, &sample, &dek));
+    functions->C_EncryptInit = real.C_EncryptInit;
+    check_load(hsm, &sample);
+    hsm_close(hsm);
+    tpks_secret_free(sample.dek);
+}
+END_TEST
+
 static void make_second_key(void)
 {
     HSM *hsm = open_hsm(false, true);
@@ -953,10 +1011,23 @@ static void finalise(CK_FUNCTION_LIST *raw, const HSM *hsm)
     ck_assert_uint_eq(raw->C_Finalize(NULL), CKR_OK);
 }
 
+/* From then on private objects are hidden, which is no reason to call the KEK lost. */
+static void log_out(CK_FUNCTION_LIST *raw, const HSM *hsm)
+{
+    CK_SESSION_HANDLE session;
+
+    ck_assert_uint_eq(
+        raw->C_OpenSession(hsm->connection->slot, CKF_SERIAL_SESSION, NULL, NULL, &session),
+        CKR_OK);
+    ck_assert_uint_eq(raw->C_Logout(session), CKR_OK);
+    ck_assert_uint_eq(raw->C_CloseSession(session), CKR_OK);
+}
+
 /* Another user of the module in this process takes everything away; what was opened goes on. */
 START_TEST(recovery)
 {
-    static void (*const losses[])(CK_FUNCTION_LIST *, const HSM *) = {close_all_sessions, finalise};
+    static void (*const losses[])(CK_FUNCTION_LIST *, const HSM *) = {close_all_sessions, finalise,
+                                                                      log_out};
     struct sample sample;
     CK_FUNCTION_LIST *raw = raw_module();
     HSM_DEK *dek = NULL;
@@ -966,7 +1037,7 @@ START_TEST(recovery)
     hsm = open_hsm(_i & 1, false);
     expect_ok(unwrap_sample(hsm, &sample, &dek));
     check_dek(dek, &sample);
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < sizeof(losses) / sizeof(losses[0]); i++) {
         losses[i](raw, hsm);
         check_dek(dek, &sample);
         losses[i](raw, hsm);
@@ -1184,6 +1255,31 @@ START_TEST(nss_make_and_load)
 }
 END_TEST
 
+/* The padding is sound with a wrong IV too, so the token takes in a wrong DEK. */
+START_TEST(nss_wrong_iv_does_not_last)
+{
+    static const wrap_algorithm algorithm = WRAP_AES_CBC_PAD;
+    struct sample sample;
+    HSM_DEK *wrong = NULL, *dek = NULL;
+
+    new_dek(&sample);
+    HSM *hsm = open_hsm(false, true);
+    expect_ok(make_kek_from(hsm, &algorithm, 1, cka_id, "tpks-kek", sample.dek, &sample.algorithm,
+                            sample.data, &sample.size, sample.iv, &sample.iv_size));
+    hsm_close(hsm);
+    hsm = open_hsm(true, false);
+    sample.iv[3] ^= 1;
+    expect_ok(unwrap_sample(hsm, &sample, &wrong));
+    sample.iv[3] ^= 1;
+    expect_ok(unwrap_sample(hsm, &sample, &dek));
+    check_dek(dek, &sample);
+    hsm_dek_free(dek);
+    hsm_dek_free(wrong);
+    hsm_close(hsm);
+    tpks_secret_free(sample.dek);
+}
+END_TEST
+
 START_TEST(nss_refused_pin)
 {
     put_file(pin_path, "000000\n", 0600);
@@ -1334,6 +1430,7 @@ static void add_softhsm(Suite *suite)
     TCase *loss = new_case(suite, "loss", set_up);
     tcase_add_test(loss, kek_destroyed_by_another_process);
     tcase_add_test(loss, foreign_kek);
+    tcase_add_loop_test(loss, codes_are_not_misread, 0, sizeof(sayings) / sizeof(sayings[0]));
     tcase_add_test(loss, two_keys_with_one_id);
     tcase_add_test(loss, a_kek_by_its_label);
     tcase_add_test(loss, two_keks_with_one_label);
@@ -1370,6 +1467,7 @@ static Suite *hsm_suite(void)
         TCase *nss = new_case(suite, "nss", set_up_nss);
         tcase_add_test(nss, nss_every_algorithm);
         tcase_add_loop_test(nss, nss_make_and_load, 0, 2);
+        tcase_add_test(nss, nss_wrong_iv_does_not_last);
         tcase_add_test(nss, nss_refused_pin);
     } else {
         printf("NSS softokn is not installed: its tests are left out\n");
