@@ -11,10 +11,11 @@ ENGINE=postgresql
 CHEAP=(--kdf-memory 8 --kdf-passes 1)
 READER=$PRIVATE/reader.cnf
 
-# The other tests on this engine: mostly waiting, so at the same time as this one, in three rows.
+# The other tests on this engine: mostly waiting, so at the same time as this one, in rows.
 LOGS=$WORK/suites
 mkdir "$LOGS"
-ROWS=("restore" "slots token_key json" "command attacks import_trustpoint")
+ROWS=("restore" "slots token_key json" "command attacks import_trustpoint"
+    "unlock kdf server_config drill")
 row() {
     local suite
     for suite in "$@"; do

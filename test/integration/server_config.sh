@@ -268,17 +268,17 @@ ok "nor lying about" test -z "$(find "$TLS" -name '.*' -type f -o -name '*.new')
 
 config nginx web --dir "$TLS" >"$OUT" 2>&1
 BEFORE=$(sha256sum "$TLS"/*)
-cp "$PRIVATE/keystore.db" "$PRIVATE/saved.db"
+keystore_save "$PRIVATE/saved"
 renew web next >>"$OUT" 2>&1
 lose_token
 fails "token gone: nothing is replaced" 69 "" config nginx web --dir "$TLS" --hook "$WORK/count"
 token_back
 same "the files stay" "$BEFORE" "$(sha256sum "$TLS"/*)"
-cp "$PRIVATE/saved.db" "$PRIVATE/keystore.db"
-sqlite3 "$PRIVATE/keystore.db" "DELETE FROM tpks_certificate WHERE position = 1"
+keystore_put_back "$PRIVATE/saved"
+keystore_sql "DELETE FROM tpks_certificate WHERE position = 1"
 fails "a chain that somebody cut in the database" 65 "" config nginx web --dir "$TLS"
 same "the files stay" "$BEFORE" "$(sha256sum "$TLS"/*)"
-cp "$PRIVATE/saved.db" "$PRIVATE/keystore.db"
+keystore_put_back "$PRIVATE/saved"
 tpk policy ending --allow-agree --accept-new-anchor >>"$OUT" 2>&1
 
 # ---- what is not replaced ---------------------------------------------------------------------------

@@ -258,11 +258,14 @@ cp "$PIN_FILE" "$PRIVATE/pin.kept"
 echo 00000000 >"$PIN_FILE"
 fails "a refused PIN: 77, and no second try" 77 "PIN" service
 cp "$PRIVATE/pin.kept" "$PIN_FILE"
-mv "$PRIVATE/keystore.db" "$PRIVATE/kept.db"
+keystore_save "$PRIVATE/kept"
+keystore_drop
 fails "no keystore yet: 78" 78 "" service
-printf 'garbage %0300d' 0 >"$PRIVATE/keystore.db"
-fails "not a keystore: 65" 65 "" service
-mv "$PRIVATE/kept.db" "$PRIVATE/keystore.db"
+if [ "$ENGINE" = sqlite ]; then
+    printf 'garbage %0300d' 0 >"$DATABASE"
+    fails "not a keystore: 65" 65 "" service
+fi
+keystore_put_back "$PRIVATE/kept"
 echo 'nonsense = 1' >>"$CONFIG"
 fails "a wrong configuration: 78" 78 "nonsense" service
 sources "socket"
