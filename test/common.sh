@@ -115,10 +115,12 @@ free_port() {
         my %given;
         if (defined $file and open my $in, "<", $file) { %given = map { chomp; $_ => 1 } <$in> }
         open my $range, "<", "/proc/sys/net/ipv4/ip_local_port_range" or die "$!\n";
-        my ($first) = split " ", <$range>;
-        die "no ports below those of connections\n" if $first <= 20000;
+        my ($first, $last) = split " ", <$range>;
+        my ($low, $count) = $first > 21000 ? (20000, $first - 20000)
+            : $last < 64500 ? ($last + 1, 65535 - $last)
+            : (20000, 45536); # all belong to connections here
         for (1 .. 1000) {
-            my $port = 20000 + int rand($first - 20000);
+            my $port = $low + int rand $count;
             next if $given{$port};
             next unless IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1",
                 LocalPort => $port);
