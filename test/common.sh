@@ -105,10 +105,30 @@ install_missing() {
 
 # ---- small things -----------------------------------------------------------------------------
 
-# free_port: a TCP port of 127.0.0.1 that the kernel has just given out.
+# free_port: a TCP port of 127.0.0.1 that nobody has, for a server that starts later. It is none of
+# those that the kernel gives to connections, which might have it by then (a connection to such a
+# port, with nobody there, can even be answered by itself). Those given out are in the file
+# PORTS_GIVEN, if that is set, and not given out again.
 free_port() {
-    perl -MIO::Socket::INET -e \
-        'print IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1")->sockport, "\n"'
+    perl -MIO::Socket::INET -e '
+        my $file = $ENV{PORTS_GIVEN};
+        my %given;
+        if (defined $file and open my $in, "<", $file) { %given = map { chomp; $_ => 1 } <$in> }
+        open my $range, "<", "/proc/sys/net/ipv4/ip_local_port_range" or die "$!\n";
+        my ($first, $last) = split " ", <$range>;
+        my ($low, $count) = $first > 21000 ? (20000, $first - 20000)
+            : $last < 64500 ? ($last + 1, 65535 - $last)
+            : (20000, 45536); # all belong to connections here
+        for (1 .. 1000) {
+            my $port = $low + int rand $count;
+            next if $given{$port};
+            next unless IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1",
+                LocalPort => $port);
+            if (defined $file) { open my $out, ">>", $file or die "$file: $!\n"; print $out "$port\n" }
+            print "$port\n";
+            exit 0;
+        }
+        die "no free port\n"'
 }
 
 # find_softhsm: where this machine keeps SoftHSM's module.

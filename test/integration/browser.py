@@ -97,6 +97,7 @@ def look(browser, page):
     field = browser.element("#password")
     print("title:", browser.title())
     print("language:", browser.run("return document.documentElement.lang"))
+    until(lambda: browser.run("return document.activeElement !== document.body"))  # a frame later
     print("focus:", browser.run("return document.activeElement.id"))
     print("label:", browser.call("GET", field + "/computedlabel"))
     print("role of main:", browser.call("GET", browser.element("main") + "/computedrole"))

@@ -54,13 +54,17 @@ both() {
 worker() {
     ps -o pid=,user= --ppid "$MASTER" | awk -v user="$1" '$2 == user {print $1}' | tail -n 1
 }
-# reload: one reload, waited for, since HAProxy joins signals that arrive during another reload.
+# reload: one reload, waited for, since HAProxy joins signals that arrive during another reload. A
+# worker that leaves, of the reload before, says nothing about this one: a new one does.
 cat >"$H/reload" <<END
 #!/bin/bash
-old=\$(ps -o pid= --ppid "\$1" | sort | xargs)
+workers() {
+    ps -o pid= --ppid "\$1" | sort
+}
+old=\$(workers "\$1")
 kill -USR2 "\$1"
 for ((i = 0; i < 1200; i++)); do
-    [ "\$(ps -o pid= --ppid "\$1" | sort | xargs)" = "\$old" ] || exit 0
+    [ -z "\$(comm -13 <(echo "\$old") <(workers "\$1"))" ] || exit 0
     sleep 0.05
 done
 exit 1

@@ -62,6 +62,7 @@ PASSED=0
 FAILED=0
 FINISHED=0
 declare -A STARTED=()
+export PORTS_GIVEN=${PORTS_GIVEN:-$WORK/ports} # tests inside a test share theirs
 
 # ---- how it ends ------------------------------------------------------------------------------
 
@@ -177,10 +178,12 @@ not() {
 
 # ---- processes --------------------------------------------------------------------------------
 
-# start LOG COMMAND...: in the background, in a process group of its own; its id is in PID.
+# start LOG COMMAND...: in the background, in a process group of its own; its id is in PID. LOG is
+# empty at once, not when the process comes to it: who waits for a line must not find an old one.
 start() {
     local log=$1
     shift
+    : >"$log"
     setsid "$@" >"$log" 2>&1 </dev/null &
     PID=$!
     STARTED[$PID]=1
@@ -190,13 +193,14 @@ alive() {
     kill -0 "$1" 2>/dev/null
 }
 
-# stop PID [SIGNAL]: ends what `start` started, whole group, and waits for it.
+# stop PID [SIGNAL]: ends what `start` started, whole group, and waits for it. Who has not left in a
+# minute is killed.
 stop() {
     local pid=$1 i
     [ -n "${STARTED[$pid]:-}" ] || return 0
     unset "STARTED[$pid]"
     kill -s "${2:-TERM}" -- "-$pid" 2>/dev/null || kill -s "${2:-TERM}" "$pid" 2>/dev/null || true
-    for ((i = 0; i < 200; i++)); do
+    for ((i = 0; i < 1200; i++)); do
         alive "$pid" || break
         sleep 0.05
     done
@@ -207,6 +211,34 @@ stop() {
 # wait_for_line FILE TEXT: the file contains TEXT.
 wait_for_line() {
     wait_for "'$2' in $1" grep -qF -- "$2" "$1"
+}
+
+# children PID USER: the ids of its children, if all of them have become that user. One that has
+# just been forked has not.
+children() {
+    local user=$2 list
+    list=$(ps -o user=,pid= --ppid "$1") || return 1
+    awk -v user="$user" '$1 != user {exit 1} {print $2}' <<<"$list"
+}
+# has_children PID USER COUNT: so many, and no other.
+has_children() {
+    local found
+    found=$(children "$1" "$2") && [ "$(wc -w <<<"$found")" = "$3" ]
+}
+# nginx_settled MASTER LOG COUNT COMMAND...: COMMAND (nginx -c FILE) has done every reload that it
+# was asked for, the workers before it have left, and COUNT new ones are there. The master takes
+# reloads before the order to reopen its logs, and says that it does so.
+nginx_settled() {
+    local master=$1 log=$2 count=$3 before
+    shift 3
+    before=$(grep -c 'reopening logs' "$log" || true)
+    ok "nginx reopens its logs" "$@" -s reopen
+    wait_for "the reopened logs" more_lines "$log" 'reopening logs' "$before"
+    wait_for "the workers of earlier cycles to leave" has_children "$master" www-data "$count"
+}
+# more_lines FILE TEXT COUNT: more than COUNT lines have the text.
+more_lines() {
+    [ "$(grep -cF -- "$2" "$1")" -gt "$3" ]
 }
 
 # run_as USER COMMAND...: as that user, without other groups and without our environment.
@@ -295,7 +327,7 @@ pg_program() {
 }
 # sql DATABASE STATEMENT [ROLE]: what it answers.
 sql() {
-    psql -XAtq -v ON_ERROR_STOP=1 -h "$PG_DIR" -U "${3:-postgres}" -d "$1" -c "$2"
+    psql -XAtqw -v ON_ERROR_STOP=1 -h "$PG_DIR" -U "${3:-postgres}" -d "$1" -c "$2"
 }
 
 # new_postgresql [LINE...]: a server on a socket in PG_DIR alone, where everybody on this socket is

@@ -71,15 +71,8 @@ all_serve() {
 workers() {
     ps -o user=,pid= --ppid "$(cat "$N/nginx.pid")"
 }
-two_workers() {
-    [ "$(workers | wc -l)" = 2 ]
-}
-# settled: every reload that was asked for has been done, and the workers before it have left.
-# The master takes reloads before the order to reopen its logs, and says that it does so.
 settled() {
-    ok "nginx reopens its logs" nginx -c "$N/nginx.conf" -s reopen
-    wait_for_line "$N/error.log" "reopening logs"
-    wait_for "the workers of earlier cycles to leave" two_workers
+    nginx_settled "$MASTER" "$N/error.log" 2 nginx -c "$N/nginx.conf"
 }
 
 configuration "$WORK/rsa.stub" "$WORK/ec.stub" "$WORK/ed.stub" ed >"$N/nginx.conf"
@@ -90,7 +83,7 @@ wait_for_port "$PORT_ONE"
 wait_for_port "$PORT"
 all_serve "handshake" Ed25519 ed ed25519
 
-same "two workers, not root" "www-data www-data" "$(workers | awk '{print $1}' | xargs)"
+ok "two workers, not root" wait_for "both" has_children "$MASTER" www-data 2
 mapfile -t SECRETS < <(secret_files)
 unreadable_for www-data "${SECRETS[@]}"
 WORKER=$(workers | awk 'NR == 1 {print $2}')
@@ -125,6 +118,7 @@ if dpkg --compare-versions "$VERSION" ge 1.29; then
     ok "nginx -t loads store:trustpoint://…" nginx -c "$N/store.conf" -t
     cp "$N/store.conf" "$N/nginx.conf"
     ok "reload with store: URIs" nginx -c "$N/nginx.conf" -s reload
+    settled
     all_serve "store:" Ed25519 ed ed25519
 else
     fails "nginx $VERSION (before 1.29) takes store: for a file name" 1 "No such file" \

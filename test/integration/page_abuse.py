@@ -57,12 +57,12 @@ def last(port, log, text, path):
 
     deadline = time.monotonic() + PATIENCE
     one = following = connect(port)
-    young = time.monotonic() + 4
+    young = time.monotonic() + 3
     while not ending() and time.monotonic() < deadline:
         time.sleep(0.05)
         if time.monotonic() > young:  # the one before is surely with a process by now
             one, following = following, connect(port)
-            young = time.monotonic() + 4
+            young = time.monotonic() + 3
     one.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     while data := one.recv(4096):
         sys.stdout.write(data.decode())

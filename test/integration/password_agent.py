@@ -5,11 +5,13 @@
     password_agent.py --id trustpoint:0123… --cancel
 
 Waits for the question whose Id is the given one, prints its Message, sends the password to its
-Socket, or that nobody will answer, and ends. The protocol: https://systemd.io/PASSWORD_AGENTS/
+Socket, or that nobody will answer, and ends when the question is gone, so that the next agent does
+not meet it again. The protocol: https://systemd.io/PASSWORD_AGENTS/
 """
 import argparse
 import configparser
 import glob
+import os
 import socket
 import sys
 import time
@@ -18,7 +20,7 @@ FOLDER = "/run/systemd/ask-password"
 
 
 def question(identity):
-    """The [Ask] section of the question with this Id, or None."""
+    """Path and [Ask] section of the question with this Id, or two times None."""
     for path in glob.glob(FOLDER + "/ask.*"):
         ask = configparser.ConfigParser(interpolation=None)
         try:
@@ -27,8 +29,8 @@ def question(identity):
         except (OSError, configparser.Error):
             continue  # being written, or gone
         if ask.get("Ask", "Id", fallback="").startswith(identity):
-            return ask["Ask"]
-    return None
+            return path, ask["Ask"]
+    return None, None
 
 
 def main():
@@ -43,16 +45,19 @@ def main():
         with open(given.password_file, "rb") as file:
             answer = b"+" + file.read().rstrip(b"\n")
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        ask = question(given.id)
-        if ask is not None:
-            print(ask["Message"])
-            agent = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            agent.sendto(answer, ask["Socket"])
-            return 0
+    path, ask = question(given.id)
+    while ask is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    print("nobody asked", file=sys.stderr)
-    return 1
+        path, ask = question(given.id)
+    if ask is None:
+        print("nobody asked", file=sys.stderr)
+        return 1
+    print(ask["Message"])
+    agent = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    agent.sendto(answer, ask["Socket"])
+    while os.path.exists(path) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return 0
 
 
 if __name__ == "__main__":

@@ -165,6 +165,7 @@ workers() {
 start "$S/stderr" nginx -c "$S/nginx.conf"
 MASTER=$PID
 wait_for_port "$PORT"
+wait_for "the worker" has_children "$MASTER" www-data 1
 BEFORE=$(workers)
 lose_kek
 fails "nginx -t without a password names the command" 1 "$HINT" nginx -c "$S/nginx.conf" -t

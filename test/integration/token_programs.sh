@@ -151,10 +151,9 @@ start "$N/stderr" nginx -c "$N/nginx.conf"
 wait_for_port "$PORT"
 both_sign nginx
 ok "nginx: both workers" many_handshakes "$PORT"
-same "nginx: the workers are not root" "www-data www-data" \
-    "$(ps -o user= --ppid "$(cat "$N/pid")" | xargs)"
+ok "nginx: the workers are not root" wait_for "both" has_children "$PID" www-data 2
 ok "nginx: reload" nginx -c "$N/nginx.conf" -s reload
-wait_for_line "$N/error.log" reconfiguring
+nginx_settled "$PID" "$N/error.log" 2 nginx -c "$N/nginx.conf"
 both_sign "nginx after its reload"
 stop "$PID" QUIT
 ok "nginx left without a crash" not grep -qE 'signal (6|11)|core dumped' "$N/error.log"

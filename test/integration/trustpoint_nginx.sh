@@ -89,6 +89,7 @@ open(sys.argv[3], "w").write(page[:at] + further + page[at:] +
                              'kill -QUIT "$(cat "$NGINX_PID")"\n')
 SCRIPT
     plain nginx -c "$HERE/nginx.conf"
+    wait_for "nginx's PID file" test -s "$HERE/nginx.pid" # it comes after the return to the shell
     "${APART[@]}" env -u OPENSSL_CONF PATH="$STAGE/bin:$PATH" OPENSSL_MODULES="$MODULES" \
         TLS="$HERE/tls" STORE="$1" TOKEN="$2" ETC="$PRIVATE/$3/etc" STATE="$PRIVATE/$3/state" \
         NGINX_CONF="$HERE/nginx.conf" NGINX_PID="$HERE/nginx.pid" WRAPPERS="$HERE/bin" \

@@ -31,7 +31,7 @@ use() {
     TOKEN_URI="pkcs11:token=Trustpoint-SoftHSM?module-path=$SOFTHSM&pin-source=file:$PIN_FILE"
     if [ "$ENGINE" = postgresql ]; then
         store="postgresql:host=$PG_DIR user=postgres dbname=trustpoint"
-        sql postgres 'DROP DATABASE IF EXISTS trustpoint' 2>>"$OUT"
+        sql postgres 'DROP DATABASE IF EXISTS trustpoint WITH (FORCE)' 2>>"$OUT"
         sql postgres "CREATE DATABASE trustpoint ENCODING 'UTF8' TEMPLATE template0"
         psql -qXAt -v ON_ERROR_STOP=1 -h "$PG_DIR" -U postgres -d trustpoint \
             -f "$DB/postgres.sql" >>"$OUT" 2>&1
@@ -457,7 +457,7 @@ for ((i = 1; i <= points; i++)); do
     [ "$FULL" = 1 ] || point=$(((i - 1) * calls / points + RANDOM % (calls / points + 1) + 1))
     lost_legacy
     killed_restore "$point" 2>>"$OUT" || killed=$((killed + 1))
-    if ! plain softhsm2-util --show-slots | grep -q Trustpoint-SoftHSM; then
+    if ! plain softhsm2-util --show-slots | grep Trustpoint-SoftHSM >/dev/null; then
         # SoftHSM loses its token when it is killed inside a login: Trustpoint makes a new one.
         rm -rf -- "$DB"/tokens/*
         plain softhsm2-util --init-token --free --label Trustpoint-SoftHSM \

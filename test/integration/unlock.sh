@@ -35,6 +35,8 @@ ended() {
     cp "$LOG" "$OUT"
     same "$1" "$2" "$code"
 }
+# A time-out after which the service must have looked at the HSM: SHORT, on a busy machine, too.
+SHORT=(--timeout 5)
 waiting() {
     wait_for "the service's socket" test -S "$SOCKET"
     wait_for_line "$LOG" "waiting for the backup password"
@@ -97,7 +99,7 @@ unlocked "--password-file"
 # ---- the socket ----
 lose_kek
 sources "credential, socket"
-fails "--timeout: 75 when nobody comes" 75 "no password came in time" service --timeout 1
+fails "--timeout: 75 when nobody comes" 75 "no password came in time" service "${SHORT[@]}"
 ok "the socket is gone with the service" test ! -e "$SOCKET"
 fails "--timeout 0 waits for nobody" 75 "" service --timeout 0
 NOTIFY=$WORK/notify
@@ -117,7 +119,8 @@ ok "systemd is told what it waits for" grep -q EXTEND_TIMEOUT_USEC= "$NOTIFY.log
 same "socket: mode 0600" 600 "$(stat -c %a "$SOCKET")"
 same "state file: waiting" restore-pending "$(json state)"
 ok "state file: the command to type" grep -qF "trustpoint-keystore unlock" "$STATE"
-fails "a second service does not take the socket away" 75 "another process asks" service --timeout 1
+fails "a second service does not take the socket away" 75 "another process asks" service \
+    "${SHORT[@]}"
 fails "unlock with a wrong password: 77" 77 "" unlock "$WRONG"
 ok "the service still waits" alive "$SERVICE"
 ok "a message that is too long is refused" \
@@ -194,7 +197,6 @@ agent() {
 start_service
 ok "a password agent answers wrongly" agent "$WRONG"
 says "the question names the keystore" "(${ID:0:8}) backup password"
-wait_for "the wrong answer's end" bash -c "! grep -qs 'Id=trustpoint:$ID' /run/systemd/ask-password/ask.*"
 ok "it is asked again" agent "$PASSWORD_FILE"
 ended "the service ends with 0" 0
 unlocked "ask-password"
@@ -208,7 +210,7 @@ lose_kek
 mkdir "$WORK/empty"
 fails "without systemd-ask-password the socket is left" 75 "no password came in time" env \
     PATH="$WORK/empty" "$KEYSTORE_COMMAND" --config "$CONFIG" unlock-service --socket "$SOCKET" \
-    --state-file "$STATE" --timeout 1
+    --state-file "$STATE" "${SHORT[@]}"
 
 # ---- a terminal (the callback of this program) ----
 sources "callback"
@@ -251,7 +253,7 @@ same "state file: hsm-unavailable" hsm-unavailable "$(json state)"
 TOKEN_URI=$GOOD_URI
 sources "socket"
 lose_token
-fails "no token: 69" 69 "" service --timeout 1
+fails "no token: 69" 69 "" service "${SHORT[@]}"
 same "state file: token-missing" token-missing "$(json state)"
 token_back
 cp "$PIN_FILE" "$PRIVATE/pin.kept"
@@ -297,7 +299,7 @@ END
 ENTRY=$STAGE/bin/trustpoint-entrypoint
 fails "entrypoint without a command" 64 usage "$ENTRY" --wait=5
 fails "entrypoint: nobody unlocks, 75, the command is not started" 75 "" env \
-    TRUSTPOINT_KEYSTORE_CONF="$CONFIG" "$ENTRY" --wait=1 --socket "$SOCKET" \
+    TRUSTPOINT_KEYSTORE_CONF="$CONFIG" "$ENTRY" --wait=5 --socket "$SOCKET" \
     --state-file "$STATE" -- touch "$WORK/started"
 ok "it was not" test ! -e "$WORK/started"
 fails "nginx alone does not start" 1 KEK nginx -c "$N/nginx.conf" -t

@@ -154,7 +154,7 @@ unlocked "callback, file: unlocked"
 lose_kek
 sources "socket, file:$PASSWORD_FILE"
 fails "socket, file: the socket never ends, the file has no turn" 75 "no password came in time" \
-    service --timeout 1
+    service --timeout 5
 sources "ask-password, socket"
 start_service
 wait_for "the question" asked

@@ -40,6 +40,12 @@
     ck_assert_msg(strstr(tpks_error_text(), part) != NULL, "\"%s\" is not in \"%s\"", part,        \
                   tpks_error_text())
 
+/* Check's own four seconds for a test are not many on a machine that has other things to do. */
+__attribute__((constructor)) static void be_patient(void)
+{
+    setenv("CK_DEFAULT_TIMEOUT", "120", 0);
+}
+
 /* A folder that is gone, with all that is in it, when the test program ends. */
 static inline const char *scratch(void)
 {
