@@ -250,6 +250,8 @@ TOKEN_URI="pkcs11:token=web?module-path=$WORK/hanging.so&pin-source=file:$PIN_FI
 sources "socket"
 fails "a hanging HSM is given up: 69" 69 "within 1 s" service --hsm-timeout 1 --timeout 0
 same "state file: hsm-unavailable" hsm-unavailable "$(json state)"
+fails "it is waited for no longer than --timeout" 69 "has not answered yet" service \
+    --hsm-timeout 60 --timeout 1
 TOKEN_URI=$GOOD_URI
 sources "socket"
 lose_token

@@ -98,7 +98,10 @@ static void end(SERVICE *service, int code)
 
 static void give_up(SERVICE *service, int code, const char *why)
 {
-    end(service, complain(code, "%s: %s", why, service->state.text));
+    const char *text = service->state.text;
+
+    end(service, complain(code, "%s: %s", why,
+                          *text != '\0' ? text : "the HSM or the database has not answered yet"));
 }
 
 /* ---- work, one thing at a time ---- */
