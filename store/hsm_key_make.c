@@ -1,5 +1,5 @@
 /*
- * hsm_key_make.c - making key pairs in a token, and listing them
+ * hsm_key_make.c - making key pairs in a token, destroying and listing them
  */
 #include "hsm_key_internal.h"
 
@@ -288,6 +288,75 @@ tpks_result hsm_key_make(HSM *hsm, const hsm_key_spec *spec, unsigned char **spk
     EVP_PKEY_free(job.key);
     key_public_clear(&job.public);
     return result;
+}
+
+/* ---- destroying ------------------------------------------------------------------------------ */
+
+struct destroy_job {
+    struct keeper_job base;
+    CK_KEY_TYPE type;
+    const unsigned char *id;
+    size_t id_size;
+};
+
+static CK_RV find_half(struct hsm_connection *connection, const struct destroy_job *job,
+                       CK_OBJECT_CLASS class, CK_OBJECT_HANDLE *found, CK_ULONG *count)
+{
+    CK_FUNCTION_LIST *functions = connection->module->functions;
+    CK_KEY_TYPE type = job->type;
+    CK_BBOOL yes = CK_TRUE;
+    CK_ATTRIBUTE template[] = {{CKA_CLASS, &class, sizeof(class)},
+                               {CKA_TOKEN, &yes, sizeof(yes)},
+                               {CKA_KEY_TYPE, &type, sizeof(type)},
+                               {CKA_ID, (void *)job->id, job->id_size}};
+    CK_RV rv = functions->C_FindObjectsInit(connection->session, template, 4);
+
+    *count = 0;
+    if (rv != CKR_OK)
+        return rv;
+    rv = functions->C_FindObjects(connection->session, found, 1, count);
+    CK_RV end = functions->C_FindObjectsFinal(connection->session);
+    return rv != CKR_OK ? rv : end;
+}
+
+static CK_RV destroy_half(struct hsm_connection *connection, const struct destroy_job *job,
+                          CK_OBJECT_CLASS class)
+{
+    CK_OBJECT_HANDLE found;
+    CK_ULONG count = 0;
+    CK_RV rv = find_half(connection, job, class, &found, &count);
+
+    while (rv == CKR_OK && count > 0) {
+        rv = connection->module->functions->C_DestroyObject(connection->session, found);
+        if (rv == CKR_OK)
+            rv = find_half(connection, job, class, &found, &count);
+    }
+    return rv;
+}
+
+static CK_RV destroy_run(struct hsm_connection *connection, struct keeper_job *base)
+{
+    const struct destroy_job *job = (struct destroy_job *)base;
+    SIGNALS_BLOCKED;
+    CK_RV rv = destroy_half(connection, job, CKO_PRIVATE_KEY);
+
+    return rv == CKR_OK ? destroy_half(connection, job, CKO_PUBLIC_KEY) : rv;
+}
+
+tpks_result hsm_key_destroy(HSM *hsm, bool rsa, const unsigned char *id, size_t id_size)
+{
+    HSM_GUARD guard;
+    struct destroy_job job = {
+        .base.run = destroy_run, .type = rsa ? CKK_RSA : CKK_EC, .id = id, .id_size = id_size};
+    CK_RV rv;
+
+    TRY(hsm_enter(&guard, hsm->process));
+    TRY(check_may_write(hsm));
+    TRY(keeper_run(hsm->connection, &hsm->caller, &job.base, &rv));
+    if (rv != CKR_OK)
+        return fail_ckr(ckr_result(rv), hsm->connection, "destroying the key", rv);
+    make_durable();
+    return TPKS_OK;
 }
 
 /* ---- listing --------------------------------------------------------------------------------- */
