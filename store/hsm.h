@@ -92,7 +92,12 @@ const char *hsm_module_name(const HSM *hsm);  /* for messages */
 
 /*
  * Initialises a blank token with the label, and the user PIN, that the URI names: for a machine
- * whose token is gone. TPKS_EXISTS when a token matches already: it is left alone.
+ * whose token is gone. The token is one that will match the URI: in its slot, when it names one,
+ * and never by a serial number that only an initialised one gets. One that matches but has no user
+ * PIN yet, because that was interrupted, gets it. TPKS_EXISTS when a token matches already: it is
+ * left alone. TPKS_BAD_CONFIG also when another token has the label; TPKS_WRONG_SECRET for a PIN or
+ * SO PIN that the token does not take, TPKS_TOKEN_MISSING without a blank one. TPKS_HSM_UNAVAILABLE
+ * when the module may hide a token for the moment: nothing was changed.
  */
 TPKS_CHECK tpks_result hsm_init_token(const hsm_options *options, const TPKS_SECRET *so_pin);
 

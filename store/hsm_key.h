@@ -68,8 +68,15 @@ TPKS_CHECK tpks_result hsm_key_make(HSM *hsm, const hsm_key_spec *spec, unsigned
                                     size_t *spki_size);
 
 /*
+ * Destroys the private and public keys of this type (RSA, else EC) and id, of any length but 0, on
+ * the token of a handle that is open for writing. Not finding one is fine.
+ */
+TPKS_CHECK tpks_result hsm_key_destroy(HSM *hsm, bool rsa, const unsigned char *id, size_t id_size);
+
+/*
  * Calls `each` with CKA_ID and CKA_LABEL of every private key on the token whose label starts with
- * `prefix`.
+ * `prefix`. TPKS_UNSUPPORTED, after all others: one that may be meant has an id or a label that is
+ * too long to be read.
  */
 typedef tpks_result hsm_key_fn(void *arg, const unsigned char *id, size_t id_size,
                                const char *label);

@@ -2,7 +2,7 @@
  * hsm_key_internal.h - what the files of token keys share
  *
  * hsm_key.c (life, finding, trying again), hsm_key_op.c (mechanisms, one operation, the proof),
- * hsm_key_copy.c (copies in the session), hsm_key_make.c (new key pairs).
+ * hsm_key_copy.c (copies in the session), hsm_key_make.c (making, destroying, listing).
  */
 #ifndef TRUSTPOINT_HSM_KEY_INTERNAL_H
 #define TRUSTPOINT_HSM_KEY_INTERNAL_H

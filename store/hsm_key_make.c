@@ -1,5 +1,5 @@
 /*
- * hsm_key_make.c - making key pairs in a token, and listing them
+ * hsm_key_make.c - making key pairs in a token, destroying and listing them
  */
 #include "hsm_key_internal.h"
 
@@ -16,6 +16,7 @@
 
 #define POINT_MAX (2 * 66 + 1) /* an uncompressed point of P-521 */
 #define LABEL_MAX 512
+#define ID_MAX 256 /* bytes of a CKA_ID that others chose; digests and texts are usual */
 
 /* ---- what is wanted -------------------------------------------------------------------------- */
 
@@ -289,6 +290,75 @@ tpks_result hsm_key_make(HSM *hsm, const hsm_key_spec *spec, unsigned char **spk
     return result;
 }
 
+/* ---- destroying ------------------------------------------------------------------------------ */
+
+struct destroy_job {
+    struct keeper_job base;
+    CK_KEY_TYPE type;
+    const unsigned char *id;
+    size_t id_size;
+};
+
+static CK_RV find_half(struct hsm_connection *connection, const struct destroy_job *job,
+                       CK_OBJECT_CLASS class, CK_OBJECT_HANDLE *found, CK_ULONG *count)
+{
+    CK_FUNCTION_LIST *functions = connection->module->functions;
+    CK_KEY_TYPE type = job->type;
+    CK_BBOOL yes = CK_TRUE;
+    CK_ATTRIBUTE template[] = {{CKA_CLASS, &class, sizeof(class)},
+                               {CKA_TOKEN, &yes, sizeof(yes)},
+                               {CKA_KEY_TYPE, &type, sizeof(type)},
+                               {CKA_ID, (void *)job->id, job->id_size}};
+    CK_RV rv = functions->C_FindObjectsInit(connection->session, template, 4);
+
+    *count = 0;
+    if (rv != CKR_OK)
+        return rv;
+    rv = functions->C_FindObjects(connection->session, found, 1, count);
+    CK_RV end = functions->C_FindObjectsFinal(connection->session);
+    return rv != CKR_OK ? rv : end;
+}
+
+static CK_RV destroy_half(struct hsm_connection *connection, const struct destroy_job *job,
+                          CK_OBJECT_CLASS class)
+{
+    CK_OBJECT_HANDLE found;
+    CK_ULONG count = 0;
+    CK_RV rv = find_half(connection, job, class, &found, &count);
+
+    while (rv == CKR_OK && count > 0) {
+        rv = connection->module->functions->C_DestroyObject(connection->session, found);
+        if (rv == CKR_OK)
+            rv = find_half(connection, job, class, &found, &count);
+    }
+    return rv;
+}
+
+static CK_RV destroy_run(struct hsm_connection *connection, struct keeper_job *base)
+{
+    const struct destroy_job *job = (struct destroy_job *)base;
+    SIGNALS_BLOCKED;
+    CK_RV rv = destroy_half(connection, job, CKO_PRIVATE_KEY);
+
+    return rv == CKR_OK ? destroy_half(connection, job, CKO_PUBLIC_KEY) : rv;
+}
+
+tpks_result hsm_key_destroy(HSM *hsm, bool rsa, const unsigned char *id, size_t id_size)
+{
+    HSM_GUARD guard;
+    struct destroy_job job = {
+        .base.run = destroy_run, .type = rsa ? CKK_RSA : CKK_EC, .id = id, .id_size = id_size};
+    CK_RV rv;
+
+    TRY(hsm_enter(&guard, hsm->process));
+    TRY(check_may_write(hsm));
+    TRY(keeper_run(hsm->connection, &hsm->caller, &job.base, &rv));
+    if (rv != CKR_OK)
+        return fail_ckr(ckr_result(rv), hsm->connection, "destroying the key", rv);
+    make_durable();
+    return TPKS_OK;
+}
+
 /* ---- listing --------------------------------------------------------------------------------- */
 
 #define LIST_MAX 4096
@@ -314,38 +384,80 @@ static CK_RV list_run(struct hsm_connection *connection, struct keeper_job *base
     return rv != CKR_OK ? rv : end;
 }
 
-/* Id and label of one object; false when it has none that fits. */
-static bool read_names(struct hsm_connection *connection, CK_OBJECT_HANDLE object,
-                       unsigned char id[CKA_ID_SIZE], size_t *id_size, char label[LABEL_MAX])
+/* What others call a key. */
+struct names {
+    unsigned char id[ID_MAX];
+    char label[LABEL_MAX];
+    CK_ULONG id_size;
+};
+
+/* An attribute that the object has not got is empty. CKR_BUFFER_TOO_SMALL: it does not fit. */
+static CK_RV read_value(struct hsm_connection *connection, CK_OBJECT_HANDLE object,
+                        CK_ATTRIBUTE_TYPE type, void *value, CK_ULONG room, CK_ULONG *size)
 {
-    CK_ATTRIBUTE names[] = {{CKA_ID, id, CKA_ID_SIZE}, {CKA_LABEL, label, LABEL_MAX - 1}};
+    CK_ATTRIBUTE attribute = {type, value, room};
+    CK_RV rv = connection->module->functions->C_GetAttributeValue(connection->session, object,
+                                                                  &attribute, 1);
+
+    *size = rv == CKR_OK ? attribute.ulValueLen : 0;
+    if (rv == CKR_ATTRIBUTE_TYPE_INVALID || rv == CKR_ATTRIBUTE_SENSITIVE)
+        return CKR_OK;
+    return *size > room ? CKR_BUFFER_TOO_SMALL : rv;
+}
+
+/* The id is read only when the label starts with `prefix`. */
+static CK_RV read_names(struct hsm_connection *connection, CK_OBJECT_HANDLE object,
+                        const char *prefix, struct names *names, bool *meant)
+{
+    CK_ULONG size = 0;
     HOLD(&connection->keeper);
     CK_RV rv =
-        connection->module->functions->C_GetAttributeValue(connection->session, object, names, 2);
+        read_value(connection, object, CKA_LABEL, names->label, sizeof(names->label) - 1, &size);
 
-    if (rv != CKR_OK || names[0].ulValueLen > CKA_ID_SIZE || names[1].ulValueLen >= LABEL_MAX)
-        return false;
-    *id_size = names[0].ulValueLen;
-    label[names[1].ulValueLen] = '\0';
-    return true;
+    *meant = false;
+    if (rv != CKR_OK)
+        return rv;
+    names->label[size] = '\0';
+    if (strncmp(names->label, prefix, strlen(prefix)) != 0)
+        return CKR_OK;
+    *meant = true;
+    return read_value(connection, object, CKA_ID, names->id, sizeof(names->id), &names->id_size);
+}
+
+static tpks_result tell_all(HSM *hsm, const char *prefix, const struct list_job *job,
+                            hsm_key_fn *each, void *arg)
+{
+    struct names names;
+    CK_ULONG too_long = 0;
+    bool meant = false;
+
+    for (CK_ULONG i = 0; i < job->count; i++) {
+        CK_RV rv = read_names(hsm->connection, job->objects[i], prefix, &names, &meant);
+        if (rv == CKR_BUFFER_TOO_SMALL)
+            too_long++;
+        else if (rv != CKR_OK)
+            return fail_ckr(ckr_result(rv), hsm->connection, "reading the names of a key", rv);
+        else if (meant)
+            TRY(each(arg, names.id, names.id_size, names.label));
+    }
+    if (too_long == 0)
+        return TPKS_OK;
+    return fail(TPKS_UNSUPPORTED,
+                "HSM token \"%s\" (%s): %lu of its private keys have a CKA_ID of more than %d "
+                "bytes or a CKA_LABEL of more than %d, so that they can't be told apart: shorten "
+                "it with the token's own tool",
+                hsm->label, hsm_module_name(hsm), (unsigned long)too_long, ID_MAX, LABEL_MAX - 1);
 }
 
 static tpks_result list(HSM *hsm, const char *prefix, struct list_job *job, hsm_key_fn *each,
                         void *arg)
 {
-    unsigned char id[CKA_ID_SIZE];
-    char label[LABEL_MAX];
-    size_t id_size = 0;
     CK_RV rv;
 
     TRY(keeper_run(hsm->connection, &hsm->caller, &job->base, &rv));
     if (rv != CKR_OK)
         return fail_ckr(ckr_result(rv), hsm->connection, "listing the keys", rv);
-    for (CK_ULONG i = 0; i < job->count; i++)
-        if (read_names(hsm->connection, job->objects[i], id, &id_size, label) &&
-            strncmp(label, prefix, strlen(prefix)) == 0)
-            TRY(each(arg, id, id_size, label));
-    return TPKS_OK;
+    return tell_all(hsm, prefix, job, each, arg);
 }
 
 tpks_result hsm_each_key(HSM *hsm, const char *prefix, hsm_key_fn *each, void *arg)

@@ -495,7 +495,11 @@ TPKS_API TPKS_CHECK tpks_result tpks_set_policy(TPKS *ks, const TPKS_RECORD *rec
                                                 unsigned policy);
 TPKS_API TPKS_CHECK tpks_result tpks_rename(TPKS *ks, const TPKS_RECORD *record, const char *name);
 TPKS_API TPKS_CHECK tpks_result tpks_remove(TPKS *ks, const TPKS_RECORD *record);
-/* The same, and destroys the key on its token for good. TPKS_BAD_INPUT: its home is no token. */
+/*
+ * The same, and destroys the key on its token for good; one that is gone already is fine. Objects
+ * of another type that have the same CKA_ID stay. TPKS_BAD_INPUT: its home is no token.
+ * TPKS_MISMATCH: the token has another key, or several, with its CKA_ID; nothing was changed.
+ */
 TPKS_API TPKS_CHECK tpks_result tpks_remove_with_key(TPKS *ks, const TPKS_RECORD *record);
 /*
  * Clears away what a crash has left of tpks_generate_in_token() or tpks_remove_with_key(): destroys

@@ -72,10 +72,11 @@ static tpks_result clear_away(TPKS *ks, HSM *hsm, const TPKS_RECORD *record)
     SECRET *filler = NULL;
 
     TRY(keystore_open_record(ks, record, &filler)); /* nothing is destroyed on a stranger's word */
-    if (record->cka_id.size != CKA_ID_SIZE)
+    if (record->cka_id.size == 0)
         return fail(TPKS_TAMPERED, "record \"%s\" has no key id", record->name);
     TRY(check_token(record, hsm));
-    TRY(hsm_destroy_kek(hsm, record->cka_id.data));
+    TRY(hsm_key_destroy(hsm, strncmp(record->key_type, "RSA", 3) == 0, record->cka_id.data,
+                        record->cka_id.size));
     return keystore_delete_record(ks, record);
 }
 
@@ -218,19 +219,31 @@ tpks_result tpks_generate_in_token(TPKS *ks, const char *name, const char *key_t
 
 /* ---- destroying ------------------------------------------------------------------------------ */
 
+/*
+ * What is refused is refused before the record is unfinished, without a public half to tell keys
+ * apart by: an id that others chose may have been given twice. A key that is gone is as wanted.
+ */
+static tpks_result check_destroyable(TPKS *ks, const TPKS_RECORD *record)
+{
+    TPKS_TOKEN_KEY *key = NULL;
+    tpks_result result = tpks_token_key_open(ks, record, &key);
+
+    tpks_token_key_free(key);
+    return result == TPKS_KEY_MISSING ? TPKS_OK : result;
+}
+
 tpks_result tpks_remove_with_key(TPKS *ks, const TPKS_RECORD *record)
 {
     CRYPTO_SCOPE;
     HSM_HANDLE *hsm = NULL;
     RECORD *unfinished = NULL;
-    SECRET *filler = NULL;
 
     if (tpks_record_home(record) != TPKS_HOME_TOKEN)
         return fail(TPKS_BAD_INPUT, "the key of \"%s\" does not live in a token", record->name);
     TRY(start_change(ks));
-    TRY(keystore_open_record(ks, record, &filler));
     TRY(keystore_hsm_open(ks, true, &hsm));
     TRY(check_token(record, hsm));
+    TRY(check_destroyable(ks, record));
     TRY(advance(ks, record, NULL, 0, &unfinished));
     TRY(clear_away(ks, hsm, unfinished));
     tpks_log(ks, "record-removed", record->name, TPKS_OK);

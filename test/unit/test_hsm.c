@@ -936,6 +936,262 @@ START_TEST(module_does_not_start)
 }
 END_TEST
 
+/* ---- a new token ----------------------------------------------------------------------------- */
+
+#define SO_PIN "99887766"
+
+static void name_token(const char *selects)
+{
+    snprintf(uri, sizeof(uri), "pkcs11:%s?module-path=%s&pin-source=file:%s", selects, softhsm,
+             pin_path);
+}
+
+static tpks_result init_with(const char *so_pin)
+{
+    hsm_options options = options_with(false, false);
+    TPKS_SECRET *secret = secret_of(so_pin);
+    tpks_result result = hsm_init_token(&options, secret);
+
+    tpks_secret_free(secret);
+    return result;
+}
+
+static int count_tokens(void)
+{
+    char path[256];
+    struct dirent *entry;
+    int count = 0;
+
+    snprintf(path, sizeof(path), "%s/tokens", world);
+    DIR *folder = opendir(path);
+    ck_assert_ptr_nonnull(folder);
+    while ((entry = readdir(folder)) != NULL)
+        count += entry->d_name[0] != '.';
+    closedir(folder);
+    return count;
+}
+
+static void check_opens(void)
+{
+    hsm_close(open_hsm(false, true));
+}
+
+/* The module of `uri`, loaded and initialised, so that a test can stand between. */
+static CK_FUNCTION_LIST *loaded_module(void)
+{
+    struct token_uri parsed;
+    struct hsm_module *module = NULL;
+
+    expect_ok(token_uri_parse(uri, &parsed));
+    expect_ok(module_get(hsm_process(), &parsed, &module));
+    token_uri_clear(&parsed);
+    {
+        HOLD(&module->mutex);
+        ck_assert_uint_eq(module_initialise(module), CKR_OK);
+    }
+    return module->functions;
+}
+
+static CK_SLOT_ID blank_slot(CK_FUNCTION_LIST *functions)
+{
+    CK_SLOT_ID slots[8];
+    CK_ULONG count = 8;
+    CK_TOKEN_INFO info;
+
+    ck_assert_uint_eq(functions->C_GetSlotList(CK_TRUE, slots, &count), CKR_OK);
+    for (CK_ULONG i = 0; i < count; i++) {
+        ck_assert_uint_eq(functions->C_GetTokenInfo(slots[i], &info), CKR_OK);
+        if ((info.flags & CKF_TOKEN_INITIALIZED) == 0)
+            return slots[i];
+    }
+    ck_abort_msg("no blank token");
+}
+
+START_TEST(a_blank_token_is_initialised_once)
+{
+    name_token("token=brand%20new");
+    expect_ok(init_with(SO_PIN));
+    check_opens();
+    expect(TPKS_EXISTS, init_with(SO_PIN));
+    ck_assert_int_eq(count_tokens(), 2);
+}
+END_TEST
+
+/* Its token file is as a process leaves it that was killed in C_Login. */
+START_TEST(a_token_that_is_destroyed_is_made_anew)
+{
+    shell("truncate -s 0 %s/tokens/*/token.object", world);
+    expect(TPKS_TOKEN_MISSING, try_open());
+    expect_ok(init_with(SO_PIN));
+    check_opens();
+}
+END_TEST
+
+static CK_C_GetTokenInfo real_info;
+static int looks_left; /* that fail */
+static CK_RV look_fails;
+
+static CK_RV fail_to_look(CK_SLOT_ID slot, CK_TOKEN_INFO *info)
+{
+    return looks_left-- > 0 ? look_fails : real_info(slot, info);
+}
+
+/* What SoftHSM shows while another process writes the token file; the rest it leaves as it was. */
+static CK_RV look_at_nothing(CK_SLOT_ID slot, CK_TOKEN_INFO *info)
+{
+    if (looks_left-- <= 0)
+        return real_info(slot, info);
+    memset(info->label, ' ', sizeof(info->label));
+    memset(info->serialNumber, ' ', sizeof(info->serialNumber));
+    return CKR_OK;
+}
+
+static CK_RV look_at_blank(CK_SLOT_ID slot, CK_TOKEN_INFO *info)
+{
+    CK_RV rv = real_info(slot, info);
+
+    if (looks_left-- > 0)
+        info->flags &= ~(CK_FLAGS)CKF_TOKEN_INITIALIZED;
+    return rv;
+}
+
+static void expect_init(tpks_result expected, CK_C_GetTokenInfo look, int looks, CK_RV rv)
+{
+    CK_FUNCTION_LIST *functions = loaded_module();
+
+    real_info = functions->C_GetTokenInfo;
+    functions->C_GetTokenInfo = look;
+    looks_left = looks;
+    look_fails = rv;
+    expect(expected, init_with(SO_PIN));
+    functions->C_GetTokenInfo = real_info;
+    ck_assert_int_eq(count_tokens(), 1);
+    check_opens();
+}
+
+START_TEST(a_token_that_hides_for_a_moment_is_there)
+{
+    expect_init(TPKS_EXISTS, fail_to_look, 3, CKR_GENERAL_ERROR);
+    expect_init(TPKS_EXISTS, look_at_nothing, 3, CKR_OK);
+    expect_init(TPKS_EXISTS, look_at_blank, 3, CKR_OK);
+}
+END_TEST
+
+START_TEST(no_token_is_made_beside_one_that_can_not_be_seen)
+{
+    static const CK_RV codes[] = {CKR_GENERAL_ERROR, CKR_DEVICE_ERROR, CKR_TOKEN_NOT_PRESENT};
+
+    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
+        expect_init(TPKS_HSM_UNAVAILABLE, fail_to_look, 1000, codes[i]);
+        expect_text("CKR");
+    }
+    expect_init(TPKS_HSM_UNAVAILABLE, look_at_nothing, 1000, CKR_OK);
+    name_token("token=brand%20new"); /* one look of many is enough */
+    CK_FUNCTION_LIST *functions = loaded_module();
+    real_info = functions->C_GetTokenInfo;
+    functions->C_GetTokenInfo = fail_to_look;
+    looks_left = 1;
+    look_fails = CKR_GENERAL_ERROR;
+    expect(TPKS_HSM_UNAVAILABLE, init_with(SO_PIN));
+    expect_ok(init_with(SO_PIN));
+    check_opens();
+}
+END_TEST
+
+/* A session keeps the module as it was initialised, with what it did not see then. */
+START_TEST(no_token_is_made_beside_a_session)
+{
+    HSM *hsm = open_hsm(false, false);
+
+    name_token("token=brand%20new");
+    expect(TPKS_HSM_UNAVAILABLE, init_with(SO_PIN));
+    hsm_close(hsm);
+    expect_ok(init_with(SO_PIN));
+}
+END_TEST
+
+START_TEST(a_serial_number_can_not_be_chosen)
+{
+    name_token("token=brand%20new;serial=0123456789abcdef");
+    expect(TPKS_BAD_CONFIG, init_with(SO_PIN));
+    expect_text("serial=");
+    ck_assert_int_eq(count_tokens(), 1);
+}
+END_TEST
+
+/* Made because the serial number or the slot is another, it would be one more with each try. */
+START_TEST(no_second_token_gets_a_label)
+{
+    name_token("token=tpks%20test;serial=0123456789abcdef");
+    expect(TPKS_BAD_CONFIG, init_with(SO_PIN));
+    expect_text("tpks test");
+    name_token("token=tpks%20test;slot-id=77");
+    expect(TPKS_BAD_CONFIG, init_with(SO_PIN));
+    name_token("token=tpks%20test;model=Another");
+    expect(TPKS_BAD_CONFIG, init_with(SO_PIN));
+    ck_assert_int_eq(count_tokens(), 1);
+}
+END_TEST
+
+START_TEST(only_the_place_that_is_named_is_taken)
+{
+    char selects[80];
+
+    name_token("token=brand%20new;slot-id=77");
+    expect(TPKS_TOKEN_MISSING, init_with(SO_PIN));
+    name_token("token=brand%20new;model=Another");
+    expect(TPKS_TOKEN_MISSING, init_with(SO_PIN));
+    name_token("token=brand%20new;library-manufacturer=Another");
+    expect(TPKS_TOKEN_MISSING, init_with(SO_PIN));
+    ck_assert_int_eq(count_tokens(), 1);
+    snprintf(selects, sizeof(selects), "token=brand%%20new;slot-id=%lu",
+             (unsigned long)blank_slot(loaded_module()));
+    name_token(selects);
+    expect_ok(init_with(SO_PIN));
+    ck_assert_int_eq(count_tokens(), 2);
+}
+END_TEST
+
+START_TEST(a_pin_that_does_not_fit_is_refused_first)
+{
+    char pin[PIN_MAX + 2];
+
+    name_token("token=brand%20new");
+    put_file(pin_path, "123\n", 0600);
+    expect(TPKS_WRONG_SECRET, init_with(SO_PIN));
+    memset(pin, '1', sizeof(pin));
+    snprintf(pin + PIN_MAX, 2, "\n");
+    put_file(pin_path, pin, 0600);
+    expect(TPKS_WRONG_SECRET, init_with(SO_PIN));
+    put_file(pin_path, PIN_TEXT "\n", 0600);
+    expect(TPKS_WRONG_SECRET, init_with("123"));
+    ck_assert_int_eq(count_tokens(), 1);
+    expect_ok(init_with(SO_PIN));
+    check_opens();
+}
+END_TEST
+
+/* A program was killed between C_InitToken and C_InitPIN. */
+START_TEST(half_a_token_is_finished)
+{
+    CK_FUNCTION_LIST *functions = loaded_module();
+    CK_UTF8CHAR label[33] = "brand new                       ";
+
+    ck_assert_uint_eq(
+        functions->C_InitToken(blank_slot(functions), (CK_UTF8CHAR *)SO_PIN, strlen(SO_PIN), label),
+        CKR_OK);
+    name_token("token=brand%20new");
+    expect(TPKS_WRONG_SECRET, init_with("66778899"));
+    put_file(pin_path, "123\n", 0600);
+    expect(TPKS_WRONG_SECRET, init_with(SO_PIN));
+    put_file(pin_path, PIN_TEXT "\n", 0600);
+    expect_ok(init_with(SO_PIN));
+    check_opens();
+    expect(TPKS_EXISTS, init_with(SO_PIN));
+    ck_assert_int_eq(count_tokens(), 2);
+}
+END_TEST
+
 /* ---- the lock -------------------------------------------------------------------------------- */
 
 static void lock_file(char path[300])
@@ -1446,6 +1702,17 @@ static void add_softhsm(Suite *suite)
     tcase_add_test(loss, missing_token);
     tcase_add_test(loss, ambiguous_token);
     tcase_add_test(loss, module_does_not_start);
+    TCase *init = new_case(suite, "init", set_up);
+    tcase_add_test(init, a_blank_token_is_initialised_once);
+    tcase_add_test(init, a_token_that_is_destroyed_is_made_anew);
+    tcase_add_test(init, a_token_that_hides_for_a_moment_is_there);
+    tcase_add_test(init, no_token_is_made_beside_one_that_can_not_be_seen);
+    tcase_add_test(init, no_token_is_made_beside_a_session);
+    tcase_add_test(init, a_serial_number_can_not_be_chosen);
+    tcase_add_test(init, no_second_token_gets_a_label);
+    tcase_add_test(init, only_the_place_that_is_named_is_taken);
+    tcase_add_test(init, a_pin_that_does_not_fit_is_refused_first);
+    tcase_add_test(init, half_a_token_is_finished);
     TCase *pin = new_case(suite, "pin", set_up);
     tcase_add_test(pin, refused_pin_is_tried_once);
     tcase_add_test(pin, refused_pin_without_state_folder);

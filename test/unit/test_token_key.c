@@ -13,6 +13,7 @@
 
 #include <openssl/ecdsa.h>
 #include <openssl/evp.h>
+#include <openssl/pem.h>
 #include <openssl/rsa.h>
 #include <openssl/x509.h>
 
@@ -1111,6 +1112,188 @@ START_TEST(a_key_is_found_by_its_label)
 }
 END_TEST
 
+/* Imports a new key and says of it what a record of another keystore would. */
+static TPKS_RECORD import_key(const char *type, const char *label, const char *id_hex)
+{
+    static const char key_file[] = "imported.pem";
+    EVP_PKEY *key = type[0] == 'R' ? EVP_PKEY_Q_keygen(NULL, NULL, "RSA", (size_t)2048)
+                                   : EVP_PKEY_Q_keygen(NULL, NULL, "EC", "P-256");
+    BIO *pem = BIO_new(BIO_s_mem());
+    TPKS_RECORD source = {.name = (char *)label,
+                          .key_type = (char *)type,
+                          .token_serial = (char *)"",
+                          .home = TPKS_HOME_TOKEN,
+                          .cka_label = (char *)label};
+    char *text;
+
+    ck_assert_int_eq(PEM_write_bio_PKCS8PrivateKey(pem, key, NULL, NULL, 0, NULL, NULL), 1);
+    long size = BIO_get_mem_data(pem, &text);
+    write_file(key_file, text, (size_t)size, 0600);
+    shell("softhsm2-util --import %s/%s --token edge --label %s --id %s --pin 123456 --force "
+          ">/dev/null",
+          scratch(), key_file, label, id_hex);
+    source.spki.size = (size_t)i2d_PUBKEY(key, &source.spki.data);
+    BIO_free(pem);
+    EVP_PKEY_free(key);
+    return source;
+}
+
+static int keys_labelled(const char *label)
+{
+    const hsm_options options = {.token_uri = token_uri, .lock_dir = scratch()};
+    HSM *hsm = NULL;
+    int count = 0;
+
+    expect_ok(hsm_open(&options, &hsm));
+    expect_ok(hsm_each_key(hsm, label, count_key, &count));
+    hsm_close(hsm);
+    return count;
+}
+
+static const char *const foreign_ids[] = {
+    "01", "000102030405060708090a0b0c0d0e0f10111213", /* 20 bytes: a digest */
+    "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+    "202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f"};
+#define FOREIGN_IDS (int)(sizeof(foreign_ids) / sizeof(foreign_ids[0]))
+
+/* Whatever id others gave it; by its label, as Trustpoint's older releases know it. */
+static void adopt(const char *id_hex)
+{
+    TPKS_RECORD source = import_key("EC", "imported", id_hex);
+    TPKS *ks = open_for(TPKS_WRITE);
+
+    expect_ok(tpks_adopt_token_key(ks, "adopted", &source, NULL, TPKS_MAY_SIGN, NULL));
+    tpks_close(ks);
+    OPENSSL_free(source.spki.data);
+}
+
+START_TEST(an_adopted_key_signs_and_is_destroyed)
+{
+    const tpks_selector by_name = {.name = "adopted"};
+    TPKS_RECORD *record = NULL;
+
+    adopt(foreign_ids[_i]);
+    used_key used = open_key("adopted");
+    expect_ok(sign(&used));
+    close_key(&used);
+    TPKS *ks = open_for(TPKS_WRITE);
+    record = find(ks, "adopted");
+    expect_ok(tpks_remove_with_key(ks, record));
+    tpks_record_free(record);
+    expect(TPKS_NOT_FOUND, tpks_find(ks, &by_name, &record));
+    expect(TPKS_NOT_FOUND, tpks_discard_unfinished(ks, "adopted"));
+    tpks_close(ks);
+    ck_assert_int_eq(keys_labelled("imported"), 0);
+}
+END_TEST
+
+START_TEST(what_a_crash_leaves_of_an_adopted_key_is_cleared_away)
+{
+    adopt(foreign_ids[_i]);
+    leave_unfinished("adopted");
+    TPKS *ks = open_for(TPKS_WRITE);
+    expect_ok(tpks_discard_unfinished(ks, "adopted"));
+    expect_ok(tpks_generate_in_token(ks, "adopted", "ec:P-256", TPKS_MAY_SIGN, NULL));
+    tpks_close(ks);
+    ck_assert_int_eq(keys_labelled("imported"), 0);
+    ck_assert_int_eq(keys_on_token(), 1);
+}
+END_TEST
+
+/* "01" is an id that many give to everything. */
+START_TEST(what_only_shares_the_id_stays)
+{
+    static const unsigned char id[] = {1};
+    TPKS_RECORD rsa = import_key("RSA", "theirs", "01");
+    CK_FUNCTION_LIST *functions;
+    CK_OBJECT_HANDLE object, found;
+    CK_OBJECT_CLASS class = CKO_SECRET_KEY;
+    CK_KEY_TYPE type = CKK_AES;
+    CK_BBOOL yes = CK_TRUE;
+    CK_ULONG count = 0;
+    CK_ATTRIBUTE aes[] = {{CKA_CLASS, &class, sizeof(class)},
+                          {CKA_KEY_TYPE, &type, sizeof(type)},
+                          {CKA_TOKEN, &yes, sizeof(yes)},
+                          {CKA_ID, (void *)id, sizeof(id)},
+                          {CKA_VALUE, (void *)"sixteen letters", 16}};
+    HSM *hsm = open_to_write();
+
+    ck_assert_ptr_nonnull(hsm);
+    functions = hsm->connection->module->functions;
+    ck_assert_uint_eq(functions->C_CreateObject(hsm->connection->session, aes, 5, &object), CKR_OK);
+    adopt("01");
+    TPKS *ks = open_for(TPKS_WRITE);
+    TPKS_RECORD *record = find(ks, "adopted");
+    expect_ok(tpks_remove_with_key(ks, record));
+    tpks_record_free(record);
+    tpks_close(ks);
+    ck_assert_int_eq(keys_labelled("imported"), 0);
+    ck_assert_int_eq(keys_labelled("theirs"), 1);
+    ck_assert_uint_eq(functions->C_FindObjectsInit(hsm->connection->session, aes, 4), CKR_OK);
+    ck_assert_uint_eq(functions->C_FindObjects(hsm->connection->session, &found, 1, &count),
+                      CKR_OK);
+    ck_assert_uint_eq(functions->C_FindObjectsFinal(hsm->connection->session), CKR_OK);
+    ck_assert_uint_eq(count, 1);
+    hsm_close(hsm);
+    OPENSSL_free(rsa.spki.data);
+}
+END_TEST
+
+START_TEST(another_key_under_the_id_is_not_destroyed)
+{
+    unsigned char id[CKA_ID_SIZE];
+
+    generate("edge", "ec:P-256", TPKS_MAY_SIGN);
+    id_of("edge", id);
+    ck_assert_int_eq(elsewhere(replace, id), 0);
+    TPKS *ks = open_for(TPKS_WRITE);
+    TPKS_RECORD *record = find(ks, "edge");
+    expect(TPKS_MISMATCH, tpks_remove_with_key(ks, record));
+    tpks_record_free(record);
+    record = find(ks, "edge"); /* as it was */
+    ck_assert_int_eq(keys_labelled("another"), 1);
+    expect_ok(tpks_remove(ks, record));
+    tpks_record_free(record);
+    tpks_close(ks);
+}
+END_TEST
+
+START_TEST(a_key_that_is_gone_does_not_keep_its_record)
+{
+    unsigned char id[CKA_ID_SIZE];
+
+    generate("edge", "ec:P-256", TPKS_MAY_SIGN);
+    id_of("edge", id);
+    ck_assert_int_eq(elsewhere(destroy, id), 0);
+    TPKS *ks = open_for(TPKS_WRITE);
+    TPKS_RECORD *record = find(ks, "edge");
+    expect_ok(tpks_remove_with_key(ks, record));
+    tpks_record_free(record);
+    expect(TPKS_NOT_FOUND, tpks_discard_unfinished(ks, "edge"));
+    tpks_close(ks);
+}
+END_TEST
+
+/* An object whose id does not fit may be the one that is looked for. */
+START_TEST(keys_that_could_not_be_read_are_told)
+{
+    char id_hex[2 * 300 + 1];
+    seen s = {0, 0, ""};
+
+    memset(id_hex, '4', sizeof(id_hex) - 1);
+    id_hex[sizeof(id_hex) - 1] = '\0';
+    TPKS_RECORD source = import_key("EC", "imported", id_hex);
+    TPKS *ks = open_for(TPKS_WRITE);
+    expect(TPKS_UNSUPPORTED,
+           tpks_adopt_token_key(ks, "adopted", &source, NULL, TPKS_MAY_SIGN, NULL));
+    expect_text("CKA_ID");
+    expect_ok(tpks_each_leftover(ks, see, &s)); /* its label says that it is none of ours */
+    ck_assert_int_eq(s.orphans + s.unfinished, 0);
+    tpks_close(ks);
+    OPENSSL_free(source.spki.data);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("token_key");
@@ -1146,6 +1329,13 @@ int main(void)
     tcase_add_test(tests, another_token_is_not_taken_for_it);
     tcase_add_test(tests, a_lost_session_is_opened_anew);
     tcase_add_test(tests, a_key_is_found_by_its_label);
+    tcase_add_loop_test(tests, an_adopted_key_signs_and_is_destroyed, 0, FOREIGN_IDS);
+    tcase_add_loop_test(tests, what_a_crash_leaves_of_an_adopted_key_is_cleared_away, 0,
+                        FOREIGN_IDS);
+    tcase_add_test(tests, what_only_shares_the_id_stays);
+    tcase_add_test(tests, another_key_under_the_id_is_not_destroyed);
+    tcase_add_test(tests, a_key_that_is_gone_does_not_keep_its_record);
+    tcase_add_test(tests, keys_that_could_not_be_read_are_told);
     suite_add_tcase(suite, tests);
     return run(suite);
 }
