@@ -275,11 +275,13 @@ TPKS_CHECK tpks_result connection_open(struct hsm_connection *connection,
                                        const struct hsm_caller *caller);
 bool connection_is_open(struct hsm_connection *connection);
 /*
- * How a search in the keeper session that ended with `rv` and `count` objects has ended really: one
- * that finds nothing proves nothing when somebody else of this process, or the HSM, has ended the
- * login, for private objects are hidden then (PKCS#11 3.0, section 5.6.8).
+ * Searches objects in the keeper session; called with `keeper` held. At most `max` of what matches.
+ * One that finds nothing proves nothing when somebody else of this process, or the HSM, has ended
+ * the login, for private objects are hidden then: CKR_USER_NOT_LOGGED_IN (PKCS#11 3.0, section
+ * 5.6.8).
  */
-CK_RV connection_searched(struct hsm_connection *connection, CK_RV rv, CK_ULONG count);
+CK_RV connection_search(struct hsm_connection *connection, CK_ATTRIBUTE *template, CK_ULONG size,
+                        CK_OBJECT_HANDLE *found, CK_ULONG max, CK_ULONG *count);
 uint64_t connection_generation(struct hsm_connection *connection);
 /* A search that finds nothing is believed after one with the module initialised anew; this
  * remembers such a one, and says whether there was one a moment ago. */

@@ -14,20 +14,6 @@
 
 /* ---- find ------------------------------------------------------------------------------------ */
 
-/* At most two of what matches. */
-static CK_RV search(struct hsm_connection *connection, CK_ATTRIBUTE *template, CK_ULONG size,
-                    CK_OBJECT_HANDLE found[2], CK_ULONG *count)
-{
-    CK_FUNCTION_LIST *functions = connection->module->functions;
-    *count = 0;
-    CK_RV rv = functions->C_FindObjectsInit(connection->session, template, size);
-    if (rv != CKR_OK)
-        return rv;
-    rv = functions->C_FindObjects(connection->session, found, 2, count);
-    CK_RV end = functions->C_FindObjectsFinal(connection->session);
-    return connection_searched(connection, rv != CKR_OK ? rv : end, *count);
-}
-
 CK_RV find_objects(struct hsm_connection *connection, CK_OBJECT_CLASS class,
                    const unsigned char *cka_id, CK_OBJECT_HANDLE found[2], CK_ULONG *count)
 {
@@ -37,7 +23,7 @@ CK_RV find_objects(struct hsm_connection *connection, CK_OBJECT_CLASS class,
         {CKA_TOKEN, &yes, sizeof(yes)},
         {CKA_ID, (void *)cka_id, CKA_ID_SIZE},
     };
-    return search(connection, template, 3, found, count);
+    return connection_search(connection, template, 3, found, 2, count);
 }
 
 /* With exactly the attributes that Trustpoint searches by, so that both see the same keys. */
@@ -50,7 +36,7 @@ static CK_RV find_by_label(struct hsm_connection *connection, const char *label,
         {CKA_KEY_TYPE, &type, sizeof(type)},
         {CKA_LABEL, (void *)label, strlen(label)},
     };
-    CK_RV rv = search(connection, template, 2, found, count);
+    CK_RV rv = connection_search(connection, template, 2, found, 2, count);
     if (rv == CKR_OK && *count > 0)
         *kek = found[0];
     return rv;

@@ -149,7 +149,6 @@ static CK_RV find_run(struct hsm_connection *connection, struct keeper_job *base
 {
     struct key_find_job *job = (struct key_find_job *)base;
     const HSM_KEY *key = job->key;
-    CK_FUNCTION_LIST *functions = connection->module->functions;
     CK_OBJECT_CLASS class = CKO_PRIVATE_KEY;
     CK_KEY_TYPE type = key->public.type;
     CK_OBJECT_HANDLE found[2];
@@ -160,13 +159,7 @@ static CK_RV find_run(struct hsm_connection *connection, struct keeper_job *base
     if (key->id_size == 0)
         template[2] = (CK_ATTRIBUTE){CKA_LABEL, key->label, strlen(key->label)};
     key_copies_destroy(connection);
-    job->count = 0;
-    CK_RV rv = functions->C_FindObjectsInit(connection->session, template, 3);
-    if (rv != CKR_OK)
-        return rv;
-    rv = functions->C_FindObjects(connection->session, found, 2, &job->count);
-    CK_RV end = functions->C_FindObjectsFinal(connection->session);
-    rv = connection_searched(connection, rv != CKR_OK ? rv : end, job->count);
+    CK_RV rv = connection_search(connection, template, 3, found, 2, &job->count);
     if (rv != CKR_OK || job->count != 1)
         return rv;
     job->object = found[0];

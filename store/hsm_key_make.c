@@ -302,21 +302,14 @@ struct destroy_job {
 static CK_RV find_half(struct hsm_connection *connection, const struct destroy_job *job,
                        CK_OBJECT_CLASS class, CK_OBJECT_HANDLE *found, CK_ULONG *count)
 {
-    CK_FUNCTION_LIST *functions = connection->module->functions;
     CK_KEY_TYPE type = job->type;
     CK_BBOOL yes = CK_TRUE;
     CK_ATTRIBUTE template[] = {{CKA_CLASS, &class, sizeof(class)},
                                {CKA_TOKEN, &yes, sizeof(yes)},
                                {CKA_KEY_TYPE, &type, sizeof(type)},
                                {CKA_ID, (void *)job->id, job->id_size}};
-    CK_RV rv = functions->C_FindObjectsInit(connection->session, template, 4);
 
-    *count = 0;
-    if (rv != CKR_OK)
-        return rv;
-    rv = functions->C_FindObjects(connection->session, found, 1, count);
-    CK_RV end = functions->C_FindObjectsFinal(connection->session);
-    return rv != CKR_OK ? rv : end;
+    return connection_search(connection, template, 4, found, 1, count);
 }
 
 static CK_RV destroy_half(struct hsm_connection *connection, const struct destroy_job *job,
@@ -372,16 +365,10 @@ struct list_job {
 static CK_RV list_run(struct hsm_connection *connection, struct keeper_job *base)
 {
     struct list_job *job = (struct list_job *)base;
-    CK_FUNCTION_LIST *functions = connection->module->functions;
     CK_OBJECT_CLASS class = CKO_PRIVATE_KEY;
     CK_ATTRIBUTE template = {CKA_CLASS, &class, sizeof(class)};
-    CK_RV rv = functions->C_FindObjectsInit(connection->session, &template, 1);
 
-    if (rv != CKR_OK)
-        return rv;
-    rv = functions->C_FindObjects(connection->session, job->objects, LIST_MAX, &job->count);
-    CK_RV end = functions->C_FindObjectsFinal(connection->session);
-    return rv != CKR_OK ? rv : end;
+    return connection_search(connection, &template, 1, job->objects, LIST_MAX, &job->count);
 }
 
 /* What others call a key. */

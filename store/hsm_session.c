@@ -142,12 +142,21 @@ static bool is_logged_in(struct hsm_connection *connection, CK_SESSION_HANDLE se
            (info.state == CKS_RO_USER_FUNCTIONS || info.state == CKS_RW_USER_FUNCTIONS);
 }
 
-CK_RV connection_searched(struct hsm_connection *connection, CK_RV rv, CK_ULONG count)
+CK_RV connection_search(struct hsm_connection *connection, CK_ATTRIBUTE *template, CK_ULONG size,
+                        CK_OBJECT_HANDLE *found, CK_ULONG max, CK_ULONG *count)
 {
-    if (rv != CKR_OK || count > 0 || !connection->needs_login ||
-        is_logged_in(connection, connection->session))
+    CK_FUNCTION_LIST *functions = connection->module->functions;
+    *count = 0;
+    CK_RV rv = functions->C_FindObjectsInit(connection->session, template, size);
+    if (rv != CKR_OK)
         return rv;
-    return CKR_USER_NOT_LOGGED_IN;
+    rv = functions->C_FindObjects(connection->session, found, max, count);
+    CK_RV end = functions->C_FindObjectsFinal(connection->session);
+    rv = rv != CKR_OK ? rv : end;
+    if (rv == CKR_OK && *count == 0 && connection->needs_login &&
+        !is_logged_in(connection, connection->session))
+        return CKR_USER_NOT_LOGGED_IN;
+    return rv;
 }
 
 static void copy_padded(char *out, const unsigned char *in, size_t size)
