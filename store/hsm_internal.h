@@ -215,7 +215,8 @@ bool module_is_local(const struct token_uri *uri);
 CK_RV module_initialise(struct hsm_module *module);
 /* Finalises unless a session is open; the next initialisation then sees tokens anew. */
 void module_reset(struct hsm_module *module);
-/* How many tokens match; slot and info are those of the last one. */
+/* How many tokens match; slot and info are those of the last one. With none, the code is that of a
+ * slot that does not answer, if there is one. */
 CK_RV module_find_token(struct hsm_module *module, const struct token_uri *uri, unsigned *matches,
                         CK_SLOT_ID *slot, CK_TOKEN_INFO *info);
 

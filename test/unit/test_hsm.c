@@ -870,6 +870,32 @@ START_TEST(ambiguous_token)
 }
 END_TEST
 
+static CK_RV slot_answer;
+
+static CK_RV answer_for_slot(CK_SLOT_ID slot, CK_TOKEN_INFO *info)
+{
+    (void)slot, (void)info;
+    return slot_answer;
+}
+
+/* A reader that does not answer for its token is no lost token; an empty one is. */
+START_TEST(slot_does_not_answer)
+{
+    HSM *hsm = open_hsm(false, false);
+    CK_FUNCTION_LIST *functions = hsm->connection->module->functions;
+
+    hsm_close(hsm);
+    functions->C_GetTokenInfo = answer_for_slot;
+    slot_answer = CKR_DEVICE_ERROR;
+    expect(TPKS_HSM_UNAVAILABLE, try_open());
+    expect_text("0x30");
+    slot_answer = CKR_TOKEN_NOT_PRESENT;
+    expect(TPKS_TOKEN_MISSING, try_open());
+    slot_answer = CKR_TOKEN_NOT_RECOGNIZED;
+    expect(TPKS_TOKEN_MISSING, try_open());
+}
+END_TEST
+
 /* A damaged configuration of the module is no lost token. */
 START_TEST(module_does_not_start)
 {
@@ -1341,6 +1367,7 @@ static void add_softhsm(Suite *suite)
     tcase_add_test(loss, missing_module);
     tcase_add_test(loss, missing_token);
     tcase_add_test(loss, ambiguous_token);
+    tcase_add_test(loss, slot_does_not_answer);
     tcase_add_test(loss, module_does_not_start);
     TCase *pin = new_case(suite, "pin", set_up);
     tcase_add_test(pin, refused_pin_is_tried_once);
