@@ -60,7 +60,8 @@ struct pin_refusal {
 struct hsm_process {
     pid_t pid;
     struct hsm_process *parent;
-    bool inherited; /* forked from a process that had used a module: must never finalise it */
+    bool inherited; /* it, or one it descends from, was forked when a module had been used: must
+                     * never finalise that at exit */
     pthread_mutex_t mutex;
     struct hsm_module *modules;
     struct hsm_connection *keepers;

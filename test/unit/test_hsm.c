@@ -1008,6 +1008,24 @@ END_TEST
 
 /* ---- fork and exit --------------------------------------------------------------------------- */
 
+/* Whoever descends from a process that used a module must not finalise what it inherited. */
+START_TEST(a_grandchild_has_inherited_too)
+{
+    hsm_close(open_hsm(true, false));
+    ck_assert(!hsm_process()->inherited);
+    pid_t pid = fork();
+    if (pid == 0) {
+        ck_assert(hsm_process()->inherited);
+        pid = fork();
+        if (pid == 0)
+            _exit(hsm_process()->inherited ? 0 : 1);
+        expect_exit(pid, 0);
+        _exit(0);
+    }
+    expect_exit(pid, 0);
+}
+END_TEST
+
 START_TEST(forked_child_opens_its_own)
 {
     struct sample sample;
@@ -1378,6 +1396,7 @@ static void add_softhsm(Suite *suite)
     tcase_add_test(life, lock_is_taken_and_not_followed);
     tcase_add_test(life, signal_mask_is_kept);
     tcase_add_loop_test(life, recovery, 0, 2);
+    tcase_add_test(life, a_grandchild_has_inherited_too);
     tcase_add_loop_test(life, forked_child_opens_its_own, 0, 2);
     tcase_add_loop_test(life, exit_with_open_handles, 0, 2);
     tcase_add_loop_test(life, threads_load, 0, 2);
