@@ -259,7 +259,8 @@ struct hsm_connection {
     tpks_result renewed;          /* how the last new login ended */
     _Atomic(uint64_t) generation; /* +1 when object handles became stale; read without the mutex */
     unsigned limit, in_flight, idle_count;
-    int64_t missed; /* when an object was last missing although the module was initialised anew */
+    int64_t squeezed; /* when the limit was lowered */
+    int64_t missed;   /* when an object was last missing although the module was initialised anew */
     CK_SESSION_HANDLE idle[POOL_MAX];
     struct kept_dek *deks;
     struct key_copy *dropped; /* to be destroyed */

@@ -19,6 +19,7 @@
 #define RECOVERY_TRIES 2     /* of one operation, after its first */
 #define LOCK_SECONDS 10
 #define MISSED_SECONDS 2
+#define SQUEEZED_SECONDS 5 /* until a token that had no more sessions is asked again */
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
@@ -448,11 +449,19 @@ tpks_result connection_recover(struct hsm_connection *connection, const struct h
 
 /* ---- sessions for operations ----------------------------------------------------------------- */
 
+/* With connection->mutex held. Another process may have had the sessions for a moment only. */
+static unsigned pool_limit(struct hsm_connection *connection)
+{
+    if (connection->limit < POOL_MAX && now_seconds() - connection->squeezed > SQUEEZED_SECONDS)
+        connection->limit = POOL_MAX;
+    return connection->limit;
+}
+
 /* Takes part in the pool; true when *session is one that was idle. */
 static CK_RV enter_pool(struct hsm_connection *connection, CK_SESSION_HANDLE *session, bool *idle)
 {
     HOLD(&connection->mutex);
-    while (connection->renewing || connection->in_flight >= connection->limit)
+    while (connection->renewing || connection->in_flight >= pool_limit(connection))
         pthread_cond_wait(&connection->changed, &connection->mutex);
     if (!connection->open)
         return CKR_SESSION_CLOSED;
@@ -472,13 +481,15 @@ static void leave_pool(struct hsm_connection *connection, const CK_SESSION_HANDL
     pthread_cond_broadcast(&connection->changed);
 }
 
-/* The token has no more sessions: do with those that are there. */
+/* The token has no more sessions: do with those that are there, one that just came back too. */
 static bool shrink_pool(struct hsm_connection *connection)
 {
     HOLD(&connection->mutex);
-    if (connection->in_flight < 1)
+    unsigned there = connection->in_flight + connection->idle_count;
+    if (there < 1)
         return false;
-    connection->limit = connection->in_flight;
+    connection->limit = there;
+    connection->squeezed = now_seconds();
     return true;
 }
 

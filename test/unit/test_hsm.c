@@ -1006,6 +1006,68 @@ START_TEST(recovery)
 }
 END_TEST
 
+/* ---- sessions for operations ----------------------------------------------------------------- */
+
+/* The token has no session to give; meanwhile the one in use comes back. */
+static struct hsm_connection *squeezed;
+static CK_SESSION_HANDLE in_use;
+
+static CK_RV give_back_and_refuse(CK_SLOT_ID slot, CK_FLAGS flags, void *arg, CK_NOTIFY notify,
+                                  CK_SESSION_HANDLE *session)
+{
+    (void)slot, (void)flags, (void)arg, (void)notify, (void)session;
+    if (in_use != CK_INVALID_HANDLE)
+        session_give(squeezed, in_use, false);
+    in_use = CK_INVALID_HANDLE;
+    return CKR_SESSION_COUNT;
+}
+
+START_TEST(a_session_that_comes_back_is_used)
+{
+    HSM *hsm = open_hsm(_i, false);
+    CK_FUNCTION_LIST *functions = hsm->connection->module->functions;
+    CK_C_OpenSession real = functions->C_OpenSession;
+    CK_SESSION_HANDLE first, second;
+
+    squeezed = hsm->connection;
+    ck_assert_uint_eq(session_take(squeezed, &first), CKR_OK);
+    in_use = first;
+    functions->C_OpenSession = give_back_and_refuse;
+    ck_assert_uint_eq(session_take(squeezed, &second), CKR_OK);
+    ck_assert_uint_eq(second, first);
+    session_give(squeezed, second, true);
+    ck_assert_uint_eq(session_take(squeezed, &second), CKR_SESSION_COUNT); /* there is none */
+    functions->C_OpenSession = real;
+    hsm_close(hsm);
+}
+END_TEST
+
+/* Another process had all sessions for a moment. */
+START_TEST(a_short_squeeze_is_forgotten)
+{
+    HSM *hsm = open_hsm(_i, false);
+    CK_FUNCTION_LIST *functions = hsm->connection->module->functions;
+    CK_C_OpenSession real = functions->C_OpenSession;
+    CK_SESSION_HANDLE sessions[POOL_MAX];
+
+    squeezed = hsm->connection;
+    ck_assert_uint_eq(session_take(squeezed, &in_use), CKR_OK);
+    functions->C_OpenSession = give_back_and_refuse;
+    ck_assert_uint_eq(session_take(squeezed, &sessions[0]), CKR_OK);
+    ck_assert_uint_eq(squeezed->limit, 1);
+    functions->C_OpenSession = real;
+    squeezed->squeezed -= 3600; /* an hour ago */
+    session_give(squeezed, sessions[0], false);
+    ck_assert_uint_eq(session_take(squeezed, &sessions[0]), CKR_OK);
+    ck_assert_uint_eq(squeezed->limit, POOL_MAX);
+    for (size_t i = 1; i < POOL_MAX; i++)
+        ck_assert_uint_eq(session_take(squeezed, &sessions[i]), CKR_OK);
+    for (size_t i = 0; i < POOL_MAX; i++)
+        session_give(squeezed, sessions[i], false);
+    hsm_close(hsm);
+}
+END_TEST
+
 /* ---- fork and exit --------------------------------------------------------------------------- */
 
 /* Whoever descends from a process that used a module must not finalise what it inherited. */
@@ -1396,6 +1458,8 @@ static void add_softhsm(Suite *suite)
     tcase_add_test(life, lock_is_taken_and_not_followed);
     tcase_add_test(life, signal_mask_is_kept);
     tcase_add_loop_test(life, recovery, 0, 2);
+    tcase_add_loop_test(life, a_session_that_comes_back_is_used, 0, 2);
+    tcase_add_loop_test(life, a_short_squeeze_is_forgotten, 0, 2);
     tcase_add_test(life, a_grandchild_has_inherited_too);
     tcase_add_loop_test(life, forked_child_opens_its_own, 0, 2);
     tcase_add_loop_test(life, exit_with_open_handles, 0, 2);
