@@ -256,7 +256,8 @@ struct hsm_connection {
     pthread_cond_t changed;
     bool open;
     bool renewing;
-    tpks_result renewed;          /* how the last new login ended */
+    uint64_t tries;               /* logins that were tried, each as often as it takes */
+    tpks_result renewed;          /* how the last one ended */
     _Atomic(uint64_t) generation; /* +1 when object handles became stale; read without the mutex */
     unsigned limit, in_flight, idle_count;
     int64_t squeezed; /* when the limit was lowered */
@@ -272,7 +273,8 @@ TPKS_CHECK tpks_result connection_new(struct hsm_process *process, const hsm_opt
                                       struct hsm_connection **out);
 /* Closes the sessions unless the process is another one or ending, and frees. */
 void connection_free(struct hsm_connection *connection);
-/* Logs in unless that was done. */
+/* Logs in unless that was done. Threads that wait while another one finds the token away do not try
+ * themselves: they fail as it does. */
 TPKS_CHECK tpks_result connection_open(struct hsm_connection *connection,
                                        const struct hsm_caller *caller);
 bool connection_is_open(struct hsm_connection *connection);

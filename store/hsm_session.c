@@ -311,8 +311,7 @@ static tpks_result open_and_login(struct hsm_connection *connection, struct atte
     return result;
 }
 
-/* Called with connection->keeper held. */
-static tpks_result connect_with_pin(struct hsm_connection *connection, const struct pin *pin)
+static tpks_result try_to_connect(struct hsm_connection *connection, const struct pin *pin)
 {
     struct hsm_module *module = connection->module;
     struct attempt attempt = {.pin = pin};
@@ -332,6 +331,47 @@ static tpks_result connect_with_pin(struct hsm_connection *connection, const str
         connection->fresh = !module->initialised;
         pause_jittered(i);
     }
+}
+
+static tpks_result note_try(struct hsm_connection *connection, tpks_result result)
+{
+    HOLD(&connection->mutex);
+    connection->tries++;
+    connection->renewed = result;
+    return result;
+}
+
+/* Called with connection->keeper held. */
+static tpks_result connect_with_pin(struct hsm_connection *connection, const struct pin *pin)
+{
+    return note_try(connection, try_to_connect(connection, pin));
+}
+
+static uint64_t count_tries(struct hsm_connection *connection)
+{
+    HOLD(&connection->mutex);
+    return connection->tries;
+}
+
+/* Of those that take long: another PIN may be the right one, and a refusal comes at once. */
+static bool failed_meanwhile(struct hsm_connection *connection, uint64_t tries)
+{
+    HOLD(&connection->mutex);
+    return !connection->open && connection->tries != tries &&
+           (connection->renewed == TPKS_TOKEN_MISSING ||
+            connection->renewed == TPKS_HSM_UNAVAILABLE);
+}
+
+/* Whoever waited for the thread that logged in anew shares its luck: no queue of long tries. */
+static tpks_result renewed_meanwhile(struct hsm_connection *connection)
+{
+    HOLD(&connection->mutex);
+
+    if (connection->open)
+        return TPKS_OK;
+    return fail(connection->renewed != TPKS_OK ? connection->renewed : TPKS_HSM_UNAVAILABLE,
+                "HSM token \"%s\" (%s): it is away; another thread has just tried to log in to it",
+                connection->label, connection->module->file);
 }
 
 /* ---- a second session beside a login of this process: no lock, no PIN ------------------------ */
@@ -361,13 +401,25 @@ static bool join_login(struct hsm_connection *connection)
 
 static tpks_result open_without_pin(struct hsm_connection *connection, bool *done)
 {
+    uint64_t tries = count_tries(connection);
     HOLD(&connection->keeper);
     *done = connection_is_open(connection);
     if (*done)
         return TPKS_OK;
+    if (failed_meanwhile(connection, tries))
+        return renewed_meanwhile(connection);
     TRY(module_get(connection->process, &connection->uri, &connection->module));
     *done = join_login(connection);
     return TPKS_OK;
+}
+
+static tpks_result open_with_pin(struct hsm_connection *connection, const struct pin *pin)
+{
+    uint64_t tries = count_tries(connection);
+    HOLD(&connection->keeper);
+    if (connection_is_open(connection) || failed_meanwhile(connection, tries))
+        return renewed_meanwhile(connection);
+    return connect_with_pin(connection, pin);
 }
 
 tpks_result connection_open(struct hsm_connection *connection, const struct hsm_caller *caller)
@@ -378,8 +430,7 @@ tpks_result connection_open(struct hsm_connection *connection, const struct hsm_
         return TPKS_OK;
     PIN pin;
     TRY(pin_get(&connection->uri, caller, &pin));
-    HOLD(&connection->keeper);
-    return connection_is_open(connection) ? TPKS_OK : connect_with_pin(connection, &pin);
+    return open_with_pin(connection, &pin);
 }
 
 /* ---- recovery -------------------------------------------------------------------------------- */
@@ -392,10 +443,9 @@ static void wait_until_unused(struct hsm_connection *connection)
         pthread_cond_wait(&connection->changed, &connection->mutex);
 }
 
-static void end_renewing(struct hsm_connection *connection, tpks_result result)
+static void end_renewing(struct hsm_connection *connection)
 {
     HOLD(&connection->mutex);
-    connection->renewed = result;
     connection->renewing = false;
     connection->generation++;
     pthread_cond_broadcast(&connection->changed);
@@ -416,18 +466,6 @@ static void forget_handles(struct hsm_connection *connection, uint64_t seen)
         connection->generation++;
 }
 
-/* Whoever waited for the thread that logged in anew shares its luck: no queue of long tries. */
-static tpks_result renewed_meanwhile(struct hsm_connection *connection)
-{
-    HOLD(&connection->mutex);
-
-    if (connection->open)
-        return TPKS_OK;
-    return fail(connection->renewed != TPKS_OK ? connection->renewed : TPKS_HSM_UNAVAILABLE,
-                "HSM token \"%s\" (%s): it is away; another thread has just tried to log in to it",
-                connection->label, connection->module->file);
-}
-
 tpks_result connection_recover(struct hsm_connection *connection, const struct hsm_caller *caller,
                                uint64_t seen, enum recovery recovery)
 {
@@ -437,13 +475,14 @@ tpks_result connection_recover(struct hsm_connection *connection, const struct h
     }
     PIN pin;
     TRY(pin_get(&connection->uri, caller, &pin));
+    uint64_t tries = count_tries(connection);
     HOLD(&connection->keeper);
-    if (connection_generation(connection) != seen)
+    if (connection_generation(connection) != seen || failed_meanwhile(connection, tries))
         return renewed_meanwhile(connection);
     wait_until_unused(connection);
     disconnect(connection, recovery);
     tpks_result result = connect_with_pin(connection, &pin);
-    end_renewing(connection, result);
+    end_renewing(connection);
     return result;
 }
 

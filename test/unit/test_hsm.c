@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -1068,6 +1069,68 @@ START_TEST(a_short_squeeze_is_forgotten)
 }
 END_TEST
 
+/* ---- a token that is away -------------------------------------------------------------------- */
+
+/* Counts tries at finding the token; each fails while `broken`. */
+static atomic_uint tries;
+static atomic_ulong broken;
+static CK_C_GetSlotList real_list;
+
+static CK_RV list_or_fail(CK_BBOOL present, CK_SLOT_ID *slots, CK_ULONG *count)
+{
+    CK_RV rv = atomic_load(&broken);
+
+    if (present)
+        atomic_fetch_add(&tries, 1);
+    return rv != CKR_OK ? rv : real_list(present, slots, count);
+}
+
+#define OPENERS 16
+
+static struct hsm_connection *away;
+static pthread_barrier_t all_there;
+
+static void *open_away(void *arg)
+{
+    HSM_GUARD guard;
+    const struct hsm_caller caller = {.keystore_label = "test"};
+
+    (void)arg;
+    pthread_barrier_wait(&all_there);
+    if (hsm_enter(&guard, NULL) != TPKS_OK)
+        return NULL;
+    return (void *)(uintptr_t)connection_open(away, &caller);
+}
+
+/* Whoever waits meanwhile does not try as often once more, one after another. */
+START_TEST(many_wait_for_one_that_tries)
+{
+    pthread_t threads[OPENERS];
+    hsm_options options = options_with(true, false);
+    HSM *hsm = open_hsm(false, false);
+    CK_FUNCTION_LIST *functions = hsm->connection->module->functions;
+    void *result = NULL;
+
+    real_list = functions->C_GetSlotList;
+    functions->C_GetSlotList = list_or_fail;
+    hsm_close(hsm);
+    expect_ok(keeper_join(hsm_process(), &options, &away));
+    ck_assert_int_eq(pthread_barrier_init(&all_there, NULL, OPENERS), 0);
+    atomic_store(&broken, CKR_TOKEN_NOT_PRESENT);
+    for (size_t i = 0; i < OPENERS; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, open_away, NULL), 0);
+    for (size_t i = 0; i < OPENERS; i++) {
+        ck_assert_int_eq(pthread_join(threads[i], &result), 0);
+        ck_assert_int_eq((int)(uintptr_t)result, TPKS_HSM_UNAVAILABLE);
+    }
+    ck_assert_uint_ge(atomic_load(&tries), 8);
+    ck_assert_uint_le(atomic_load(&tries), OPENERS * 8 / 2);
+    atomic_store(&broken, CKR_OK);
+    hsm_close(open_hsm(true, false)); /* who comes later tries anew */
+    functions->C_GetSlotList = real_list;
+}
+END_TEST
+
 /* ---- fork and exit --------------------------------------------------------------------------- */
 
 /* Whoever descends from a process that used a module must not finalise what it inherited. */
@@ -1460,6 +1523,7 @@ static void add_softhsm(Suite *suite)
     tcase_add_loop_test(life, recovery, 0, 2);
     tcase_add_loop_test(life, a_session_that_comes_back_is_used, 0, 2);
     tcase_add_loop_test(life, a_short_squeeze_is_forgotten, 0, 2);
+    tcase_add_test(life, many_wait_for_one_that_tries);
     tcase_add_test(life, a_grandchild_has_inherited_too);
     tcase_add_loop_test(life, forked_child_opens_its_own, 0, 2);
     tcase_add_loop_test(life, exit_with_open_handles, 0, 2);
