@@ -2,7 +2,7 @@
  * hsm_module.c - PKCS#11 modules, managed by p11-kit: load, initialise, find a token
  *
  * A module is loaded once per process and never unloaded. It is finalised at exit, and where only a
- * new initialisation can show whether a token is there.
+ * new initialisation can show whether a token is there, or make a module work that has died.
  */
 #include "hsm_internal.h"
 
@@ -126,6 +126,16 @@ void module_reset(struct hsm_module *module)
         return;
     p11_kit_module_finalize(module->functions);
     module->initialised = false;
+}
+
+bool module_is_dead(const struct hsm_module *module)
+{
+    CK_INFO info;
+    CK_ULONG count = 0;
+    CK_RV rv = module->functions->C_GetInfo(&info);
+    if (rv == CKR_OK) /* some tell that much without the device */
+        rv = module->functions->C_GetSlotList(CK_FALSE, NULL, &count);
+    return rv == CKR_CRYPTOKI_NOT_INITIALIZED || rv == CKR_DEVICE_ERROR;
 }
 
 static CK_RV list_slots(CK_FUNCTION_LIST *functions, CK_SLOT_ID **out, CK_ULONG *count)

@@ -74,6 +74,24 @@ static bool mark_closed(struct hsm_connection *connection)
     return was_open;
 }
 
+static void join_module(struct hsm_connection *connection)
+{
+    HOLD(&connection->process->mutex);
+    connection->beside = connection->module->connections;
+    connection->module->connections = connection;
+}
+
+static void leave_module(struct hsm_connection *connection)
+{
+    HOLD(&connection->process->mutex);
+    if (connection->module == NULL)
+        return;
+    struct hsm_connection **link = &connection->module->connections;
+    while (*link != connection)
+        link = &(*link)->beside;
+    *link = connection->beside;
+}
+
 /* No operation may be in flight. */
 static void close_all(struct hsm_connection *connection)
 {
@@ -83,12 +101,21 @@ static void close_all(struct hsm_connection *connection)
         close_session(connection, connection->session);
 }
 
+/* With the keeper held: another thread may have seized it because the module has died. */
+static void let_go(struct hsm_connection *connection)
+{
+    HOLD(&connection->keeper);
+    if (!atomic_load(&connection->process->dead))
+        close_all(connection);
+    leave_module(connection);
+}
+
 void connection_free(struct hsm_connection *connection)
 {
     if (connection == NULL)
         return;
-    if (connection->process == hsm_process() && !atomic_load(&connection->process->dead))
-        close_all(connection);
+    if (connection->process == hsm_process())
+        let_go(connection);
     kept_deks_free(connection);
     token_uri_clear(&connection->uri);
     free(connection->uri_text);
@@ -122,6 +149,74 @@ bool connection_missed_lately(struct hsm_connection *connection)
 {
     HOLD(&connection->mutex);
     return connection->missed != 0 && now_seconds() - connection->missed <= MISSED_SECONDS;
+}
+
+/* ---- a module that has died ------------------------------------------------------------------ */
+
+/* Its sessions are gone; the keeper is held, and no operation in flight. */
+static void abandon_sessions(struct hsm_connection *connection)
+{
+    unsigned count = connection->idle_count + (connection->open ? 1 : 0);
+
+    connection->idle_count = 0;
+    connection->lost = connection->lost || connection->open;
+    connection->open = false;
+    connection->session = CK_INVALID_HANDLE; /* of the next ones one may have its number */
+    connection->generation++;
+    atomic_fetch_sub(&connection->module->sessions, count);
+}
+
+/* One that is in use just now is left: its thread is inside the module, and will find it dead. */
+static void seize(struct hsm_connection *connection)
+{
+    if (pthread_mutex_trylock(&connection->keeper) != 0)
+        return;
+    HOLD(&connection->mutex);
+    connection->seized = connection->in_flight == 0;
+    if (connection->seized)
+        abandon_sessions(connection);
+    else
+        pthread_mutex_unlock(&connection->keeper);
+}
+
+static void seize_others(const struct hsm_connection *connection)
+{
+    HOLD(&connection->process->mutex);
+    struct hsm_connection *other = connection->module->connections;
+    for (; other != NULL; other = other->beside)
+        if (other != connection)
+            seize(other);
+}
+
+static void release_others(const struct hsm_connection *connection)
+{
+    HOLD(&connection->process->mutex);
+    struct hsm_connection *other = connection->module->connections;
+    for (; other != NULL; other = other->beside) {
+        if (!other->seized)
+            continue;
+        other->seized = false;
+        pthread_mutex_unlock(&other->keeper);
+    }
+}
+
+/*
+ * Sessions of other connections keep a module as it is, but not a dead one: those sessions are dead
+ * too. Nobody is inside the module while it is finalised: seized connections wait for their keeper,
+ * closed ones for module->mutex, and when one is in use the module stays as it is for this time.
+ * Called with connection->keeper and module->mutex held.
+ */
+static void reset_module(const struct hsm_connection *connection)
+{
+    struct hsm_module *module = connection->module;
+    bool dead =
+        module->initialised && atomic_load(&module->sessions) != 0 && module_is_dead(module);
+
+    if (dead)
+        seize_others(connection);
+    module_reset(module);
+    if (dead)
+        release_others(connection);
 }
 
 /* ---- login ----------------------------------------------------------------------------------- */
@@ -163,6 +258,7 @@ static void mark_open(struct hsm_connection *connection, CK_SESSION_HANDLE sessi
     connection->session = session;
     connection->logins++;
     connection->open = true;
+    connection->lost = false;
     connection->generation++;
     connection->limit = POOL_MAX;
 }
@@ -327,7 +423,7 @@ static tpks_result try_to_connect(struct hsm_connection *connection, const struc
         }
         if (result == TPKS_OK || !attempt.again || i + 1 == OPEN_TRIES)
             return result;
-        module_reset(module);
+        reset_module(connection);
         connection->fresh = !module->initialised;
         pause_jittered(i);
     }
@@ -337,6 +433,7 @@ static tpks_result note_try(struct hsm_connection *connection, tpks_result resul
 {
     HOLD(&connection->mutex);
     connection->tries++;
+    connection->lost = false;
     connection->renewed = result;
     return result;
 }
@@ -360,6 +457,12 @@ static bool failed_meanwhile(struct hsm_connection *connection, uint64_t tries)
     return !connection->open && connection->tries != tries &&
            (connection->renewed == TPKS_TOKEN_MISSING ||
             connection->renewed == TPKS_HSM_UNAVAILABLE);
+}
+
+static bool is_lost(struct hsm_connection *connection)
+{
+    HOLD(&connection->mutex);
+    return connection->lost;
 }
 
 /* Whoever waited for the thread that logged in anew shares its luck: no queue of long tries. */
@@ -399,6 +502,15 @@ static bool join_login(struct hsm_connection *connection)
     return true;
 }
 
+static tpks_result find_module(struct hsm_connection *connection)
+{
+    if (connection->module != NULL)
+        return TPKS_OK;
+    TRY(module_get(connection->process, &connection->uri, &connection->module));
+    join_module(connection);
+    return TPKS_OK;
+}
+
 static tpks_result open_without_pin(struct hsm_connection *connection, bool *done)
 {
     uint64_t tries = count_tries(connection);
@@ -408,7 +520,7 @@ static tpks_result open_without_pin(struct hsm_connection *connection, bool *don
         return TPKS_OK;
     if (failed_meanwhile(connection, tries))
         return renewed_meanwhile(connection);
-    TRY(module_get(connection->process, &connection->uri, &connection->module));
+    TRY(find_module(connection));
     *done = join_login(connection);
     return TPKS_OK;
 }
@@ -456,7 +568,7 @@ static void disconnect(struct hsm_connection *connection, enum recovery recovery
     close_all(connection);
     HOLD(&connection->module->mutex);
     if (recovery == RECOVER_MODULE)
-        module_reset(connection->module);
+        reset_module(connection);
 }
 
 static void forget_handles(struct hsm_connection *connection, uint64_t seen)
@@ -477,7 +589,8 @@ tpks_result connection_recover(struct hsm_connection *connection, const struct h
     TRY(pin_get(&connection->uri, caller, &pin));
     uint64_t tries = count_tries(connection);
     HOLD(&connection->keeper);
-    if (connection_generation(connection) != seen || failed_meanwhile(connection, tries))
+    if (!is_lost(connection) &&
+        (connection_generation(connection) != seen || failed_meanwhile(connection, tries)))
         return renewed_meanwhile(connection);
     wait_until_unused(connection);
     disconnect(connection, recovery);

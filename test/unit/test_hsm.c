@@ -1007,6 +1007,52 @@ START_TEST(recovery)
 }
 END_TEST
 
+/* Another keeper: keepers are known by their state folder too. */
+static HSM *open_beside(bool keep)
+{
+    static char beside[256];
+    hsm_options options = options_with(keep, false);
+    HSM *hsm = NULL;
+
+    snprintf(beside, sizeof(beside), "%s/beside", world);
+    ck_assert(mkdir(beside, 0770) == 0 || errno == EEXIST);
+    options.lock_dir = beside;
+    expect_ok(hsm_open(&options, &hsm));
+    return hsm;
+}
+
+/* What one of several connections finds broken is mended for all of them. */
+START_TEST(recovery_beside_others)
+{
+    struct sample sample;
+    CK_FUNCTION_LIST *raw = raw_module();
+    HSM_DEK *dek = NULL;
+
+    make_sample(&sample);
+    HSM *keeper = open_hsm(true, false), *other = open_beside(true), *loader = open_beside(false);
+    expect_ok(unwrap_sample(other, &sample, &dek));
+    check_dek(dek, &sample);
+    for (int i = 0; i < 2; i++) {
+        uint64_t seen = connection_generation(other->connection);
+        finalise(raw, keeper);
+        if (i == 0)
+            expect_ok(hsm_find_kek(keeper, cka_id));
+        else
+            hsm_close(open_beside(false)); /* a new one finds it so */
+        /* For an operation of another thread that failed before. */
+        expect_ok(connection_recover(other->connection, &other->caller, seen, RECOVER_MODULE));
+        check_dek(dek, &sample);
+        check_load(loader, &sample);
+        check_load(keeper, &sample);
+    }
+    hsm_close(loader);
+    hsm_dek_free(dek);
+    hsm_close(other);
+    hsm_close(keeper);
+    tpks_secret_free(sample.dek);
+}
+END_TEST
+
 /* ---- sessions for operations ----------------------------------------------------------------- */
 
 /* The token has no session to give; meanwhile the one in use comes back. */
@@ -1477,6 +1523,60 @@ START_TEST(remote_hangs_up)
 }
 END_TEST
 
+/* A server that dies takes the sessions of all connections with it. */
+START_TEST(remote_hangs_up_beside_others)
+{
+    HSM *keeper = open_hsm(true, false), *other = open_beside(true);
+
+    hang_up();
+    expect(TPKS_KEK_MISSING, hsm_find_kek(keeper, cka_id));
+    expect(TPKS_KEK_MISSING, hsm_find_kek(other, cka_id));
+    hang_up();
+    hsm_close(open_beside(false));
+    expect(TPKS_KEK_MISSING, hsm_find_kek(other, cka_id));
+    hsm_close(other);
+    hsm_close(keeper);
+}
+END_TEST
+
+static atomic_bool enough;
+
+static void *find_until_enough(void *arg)
+{
+    void *wrong = NULL;
+
+    while (!atomic_load(&enough) && wrong == NULL) {
+        tpks_result result = hsm_find_kek(arg, cka_id);
+        if (result != TPKS_KEK_MISSING && result != TPKS_HSM_UNAVAILABLE)
+            wrong = (void *)(uintptr_t)result;
+    }
+    return wrong;
+}
+
+/* While threads are inside the module for all of them. */
+START_TEST(remote_hangs_up_on_many)
+{
+    pthread_t threads[THREADS];
+    HSM *handles[] = {open_hsm(true, false), open_beside(true)};
+    void *wrong = NULL;
+
+    for (size_t i = 0; i < THREADS; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, find_until_enough, handles[i % 2]), 0);
+    for (int i = 0; i < 5; i++) {
+        hang_up();
+        while (hsm_find_kek(handles[i % 2], cka_id) != TPKS_KEK_MISSING)
+            ; /* Check ends a test that never comes back */
+    }
+    atomic_store(&enough, true);
+    for (size_t i = 0; i < THREADS; i++) {
+        ck_assert_int_eq(pthread_join(threads[i], &wrong), 0);
+        ck_assert_ptr_null(wrong);
+    }
+    hsm_close(handles[0]);
+    hsm_close(handles[1]);
+}
+END_TEST
+
 /* ---- all of it ------------------------------------------------------------------------------- */
 
 static TCase *new_case(Suite *suite, const char *name, SFun setup)
@@ -1521,6 +1621,7 @@ static void add_softhsm(Suite *suite)
     tcase_add_test(life, lock_is_taken_and_not_followed);
     tcase_add_test(life, signal_mask_is_kept);
     tcase_add_loop_test(life, recovery, 0, 2);
+    tcase_add_test(life, recovery_beside_others);
     tcase_add_loop_test(life, a_session_that_comes_back_is_used, 0, 2);
     tcase_add_loop_test(life, a_short_squeeze_is_forgotten, 0, 2);
     tcase_add_test(life, many_wait_for_one_that_tries);
@@ -1553,6 +1654,8 @@ static Suite *hsm_suite(void)
         tcase_add_checked_fixture(remote, set_up_remote, stop_server);
         tcase_add_loop_test(remote, remote_make_and_load, 0, 2);
         tcase_add_loop_test(remote, remote_hangs_up, 0, 2);
+        tcase_add_test(remote, remote_hangs_up_beside_others);
+        tcase_add_test(remote, remote_hangs_up_on_many);
     } else {
         printf("p11-kit's server is not installed: its tests are left out\n");
     }
