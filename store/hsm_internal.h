@@ -8,8 +8,9 @@
  * AES-GCM), hsm_kek.c (KEKs), hsm_trustpoint.c (Trustpoint's KEKs), hsm.c (handles), hsm_key*.c
  * (keys that are used in the token).
  *
- * Lock order: connection.keeper, module.mutex, then process.mutex or connection.mutex. The last
- * two are held for a few instructions only, never across a PKCS#11 call, a callback or I/O.
+ * Lock order: connection.keeper, module.mutex, process.mutex, connection.mutex. The last two are
+ * held for a few instructions only, never across a PKCS#11 call, a callback or I/O. A thread that
+ * has these and needs the keeper of another connection tries for it and never waits.
  */
 #ifndef TRUSTPOINT_HSM_INTERNAL_H
 #define TRUSTPOINT_HSM_INTERNAL_H
@@ -60,7 +61,8 @@ struct pin_refusal {
 struct hsm_process {
     pid_t pid;
     struct hsm_process *parent;
-    bool inherited; /* forked from a process that had used a module: must never finalise it */
+    bool inherited; /* it, or one it descends from, was forked when a module had been used: must
+                     * never finalise that at exit */
     pthread_mutex_t mutex;
     struct hsm_module *modules;
     struct hsm_connection *keepers;
@@ -204,6 +206,7 @@ struct hsm_module {
     bool initialised;
     bool watched;         /* the exit handler has been registered */
     atomic_uint sessions; /* open ones of this process; the module is not finalised under them */
+    struct hsm_connection *connections; /* under process->mutex: all that may have such sessions */
 };
 
 /* The module of this URI, loaded but perhaps not initialised. */
@@ -211,11 +214,14 @@ TPKS_CHECK tpks_result module_get(struct hsm_process *process, const struct toke
                                   struct hsm_module **out);
 /* Is it a module that is known to write to files only, never to a pipe or socket? SoftHSM. */
 bool module_is_local(const struct token_uri *uri);
-/* The next three are called with module->mutex held. */
+/* The next four are called with module->mutex held. */
 CK_RV module_initialise(struct hsm_module *module);
 /* Finalises unless a session is open; the next initialisation then sees tokens anew. */
 void module_reset(struct hsm_module *module);
-/* How many tokens match; slot and info are those of the last one. */
+/* Does it say of itself that it has to be initialised anew? Then no session of it is left. */
+bool module_is_dead(const struct hsm_module *module);
+/* How many tokens match; slot and info are those of the last one. With none, the code is that of a
+ * slot that does not answer, if there is one. */
 CK_RV module_find_token(struct hsm_module *module, const struct token_uri *uri, unsigned *matches,
                         CK_SLOT_ID *slot, CK_TOKEN_INFO *info);
 
@@ -238,6 +244,8 @@ struct hsm_connection {
     struct hsm_connection *next;
     struct hsm_process *process;
     struct hsm_module *module;
+    struct hsm_connection *beside; /* the next one of the module, under process->mutex */
+    bool seized;                   /* its keeper is held by a thread of another connection */
     char *uri_text;
     struct token_uri uri;
     char *lock_dir;
@@ -255,10 +263,13 @@ struct hsm_connection {
     pthread_cond_t changed;
     bool open;
     bool renewing;
-    tpks_result renewed;          /* how the last new login ended */
+    bool lost;                    /* closed because the module has died; nobody has tried since */
+    uint64_t tries;               /* logins that were tried, each as often as it takes */
+    tpks_result renewed;          /* how the last one ended */
     _Atomic(uint64_t) generation; /* +1 when object handles became stale; read without the mutex */
     unsigned limit, in_flight, idle_count;
-    int64_t missed; /* when an object was last missing although the module was initialised anew */
+    int64_t squeezed; /* when the limit was lowered */
+    int64_t missed;   /* when an object was last missing although the module was initialised anew */
     CK_SESSION_HANDLE idle[POOL_MAX];
     struct kept_dek *deks;
     struct key_copy *dropped; /* to be destroyed */
@@ -270,7 +281,8 @@ TPKS_CHECK tpks_result connection_new(struct hsm_process *process, const hsm_opt
                                       struct hsm_connection **out);
 /* Closes the sessions unless the process is another one or ending, and frees. */
 void connection_free(struct hsm_connection *connection);
-/* Logs in unless that was done. */
+/* Logs in unless that was done. Threads that wait while another one finds the token away do not try
+ * themselves: they fail as it does. */
 TPKS_CHECK tpks_result connection_open(struct hsm_connection *connection,
                                        const struct hsm_caller *caller);
 bool connection_is_open(struct hsm_connection *connection);

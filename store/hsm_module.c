@@ -2,7 +2,7 @@
  * hsm_module.c - PKCS#11 modules, managed by p11-kit: load, initialise, find a token
  *
  * A module is loaded once per process and never unloaded. It is finalised at exit, and where only a
- * new initialisation can show whether a token is there.
+ * new initialisation can show whether a token is there, or make a module work that has died.
  */
 #include "hsm_internal.h"
 
@@ -128,6 +128,16 @@ void module_reset(struct hsm_module *module)
     module->initialised = false;
 }
 
+bool module_is_dead(const struct hsm_module *module)
+{
+    CK_INFO info;
+    CK_ULONG count = 0;
+    CK_RV rv = module->functions->C_GetInfo(&info);
+    if (rv == CKR_OK) /* some tell that much without the device */
+        rv = module->functions->C_GetSlotList(CK_FALSE, NULL, &count);
+    return rv == CKR_CRYPTOKI_NOT_INITIALIZED || rv == CKR_DEVICE_ERROR;
+}
+
 static CK_RV list_slots(CK_FUNCTION_LIST *functions, CK_SLOT_ID **out, CK_ULONG *count)
 {
     CK_RV rv = functions->C_GetSlotList(CK_TRUE, NULL, count);
@@ -145,18 +155,24 @@ static CK_RV list_slots(CK_FUNCTION_LIST *functions, CK_SLOT_ID **out, CK_ULONG 
     return rv;
 }
 
-static bool slot_matches(CK_FUNCTION_LIST *functions, const struct token_uri *uri, CK_SLOT_ID slot,
-                         CK_TOKEN_INFO *token)
+/* A token that does not answer is no other token: the code says why nobody knows. */
+static CK_RV match_slot(CK_FUNCTION_LIST *functions, const struct token_uri *uri, CK_SLOT_ID slot,
+                        CK_TOKEN_INFO *token, bool *matches)
 {
     CK_SLOT_INFO info;
     CK_SLOT_ID wanted = p11_kit_uri_get_slot_id(uri->parsed);
+    *matches = false;
     if (wanted != (CK_SLOT_ID)-1 && wanted != slot)
-        return false;
-    return functions->C_GetTokenInfo(slot, token) == CKR_OK &&
-           (token->flags & CKF_TOKEN_INITIALIZED) != 0 &&
-           p11_kit_uri_match_token_info(uri->parsed, token) == 1 &&
-           functions->C_GetSlotInfo(slot, &info) == CKR_OK &&
-           p11_kit_uri_match_slot_info(uri->parsed, &info) == 1;
+        return CKR_OK;
+    CK_RV rv = functions->C_GetTokenInfo(slot, token);
+    if (rv == CKR_TOKEN_NOT_PRESENT || rv == CKR_TOKEN_NOT_RECOGNIZED)
+        return CKR_OK;
+    if (rv != CKR_OK || (token->flags & CKF_TOKEN_INITIALIZED) == 0 ||
+        p11_kit_uri_match_token_info(uri->parsed, token) != 1)
+        return rv;
+    rv = functions->C_GetSlotInfo(slot, &info);
+    *matches = rv == CKR_OK && p11_kit_uri_match_slot_info(uri->parsed, &info) == 1;
+    return rv;
 }
 
 static bool module_matches(CK_FUNCTION_LIST *functions, const struct token_uri *uri)
@@ -175,14 +191,19 @@ CK_RV module_find_token(struct hsm_module *module, const struct token_uri *uri, 
     if (!module_matches(module->functions, uri))
         return CKR_OK;
     CK_RV rv = list_slots(module->functions, &slots, &count);
+    CK_RV silent = CKR_OK;
     for (CK_ULONG i = 0; rv == CKR_OK && i < count; i++) {
         CK_TOKEN_INFO token;
-        if (!slot_matches(module->functions, uri, slots[i], &token))
+        bool match;
+        CK_RV answer = match_slot(module->functions, uri, slots[i], &token, &match);
+        if (answer != CKR_OK)
+            silent = answer;
+        if (!match)
             continue;
         (*matches)++;
         *slot = slots[i];
         *info = token;
     }
     free(slots);
-    return rv;
+    return rv == CKR_OK && *matches == 0 ? silent : rv;
 }

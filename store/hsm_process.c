@@ -130,7 +130,7 @@ static struct hsm_process *process_new(struct hsm_process *parent)
         return NULL;
     process->pid = getpid();
     process->parent = parent;
-    process->inherited = parent != NULL && parent->modules != NULL;
+    process->inherited = parent != NULL && (parent->inherited || parent->modules != NULL);
     pthread_mutex_init(&process->mutex, NULL);
     pthread_once(&fork_once, watch_forks);
     return process;

@@ -19,6 +19,7 @@
 #define RECOVERY_TRIES 2     /* of one operation, after its first */
 #define LOCK_SECONDS 10
 #define MISSED_SECONDS 2
+#define SQUEEZED_SECONDS 5 /* until a token that had no more sessions is asked again */
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
@@ -73,6 +74,24 @@ static bool mark_closed(struct hsm_connection *connection)
     return was_open;
 }
 
+static void join_module(struct hsm_connection *connection)
+{
+    HOLD(&connection->process->mutex);
+    connection->beside = connection->module->connections;
+    connection->module->connections = connection;
+}
+
+static void leave_module(struct hsm_connection *connection)
+{
+    HOLD(&connection->process->mutex);
+    if (connection->module == NULL)
+        return;
+    struct hsm_connection **link = &connection->module->connections;
+    while (*link != connection)
+        link = &(*link)->beside;
+    *link = connection->beside;
+}
+
 /* No operation may be in flight. */
 static void close_all(struct hsm_connection *connection)
 {
@@ -82,12 +101,21 @@ static void close_all(struct hsm_connection *connection)
         close_session(connection, connection->session);
 }
 
+/* With the keeper held: another thread may have seized it because the module has died. */
+static void let_go(struct hsm_connection *connection)
+{
+    HOLD(&connection->keeper);
+    if (!atomic_load(&connection->process->dead))
+        close_all(connection);
+    leave_module(connection);
+}
+
 void connection_free(struct hsm_connection *connection)
 {
     if (connection == NULL)
         return;
-    if (connection->process == hsm_process() && !atomic_load(&connection->process->dead))
-        close_all(connection);
+    if (connection->process == hsm_process())
+        let_go(connection);
     kept_deks_free(connection);
     token_uri_clear(&connection->uri);
     free(connection->uri_text);
@@ -121,6 +149,74 @@ bool connection_missed_lately(struct hsm_connection *connection)
 {
     HOLD(&connection->mutex);
     return connection->missed != 0 && now_seconds() - connection->missed <= MISSED_SECONDS;
+}
+
+/* ---- a module that has died ------------------------------------------------------------------ */
+
+/* Its sessions are gone; the keeper is held, and no operation in flight. */
+static void abandon_sessions(struct hsm_connection *connection)
+{
+    unsigned count = connection->idle_count + (connection->open ? 1 : 0);
+
+    connection->idle_count = 0;
+    connection->lost = connection->lost || connection->open;
+    connection->open = false;
+    connection->session = CK_INVALID_HANDLE; /* of the next ones one may have its number */
+    connection->generation++;
+    atomic_fetch_sub(&connection->module->sessions, count);
+}
+
+/* One that is in use just now is left: its thread is inside the module, and will find it dead. */
+static void seize(struct hsm_connection *connection)
+{
+    if (pthread_mutex_trylock(&connection->keeper) != 0)
+        return;
+    HOLD(&connection->mutex);
+    connection->seized = connection->in_flight == 0;
+    if (connection->seized)
+        abandon_sessions(connection);
+    else
+        pthread_mutex_unlock(&connection->keeper);
+}
+
+static void seize_others(const struct hsm_connection *connection)
+{
+    HOLD(&connection->process->mutex);
+    struct hsm_connection *other = connection->module->connections;
+    for (; other != NULL; other = other->beside)
+        if (other != connection)
+            seize(other);
+}
+
+static void release_others(const struct hsm_connection *connection)
+{
+    HOLD(&connection->process->mutex);
+    struct hsm_connection *other = connection->module->connections;
+    for (; other != NULL; other = other->beside) {
+        if (!other->seized)
+            continue;
+        other->seized = false;
+        pthread_mutex_unlock(&other->keeper);
+    }
+}
+
+/*
+ * Sessions of other connections keep a module as it is, but not a dead one: those sessions are dead
+ * too. Nobody is inside the module while it is finalised: seized connections wait for their keeper,
+ * closed ones for module->mutex, and when one is in use the module stays as it is for this time.
+ * Called with connection->keeper and module->mutex held.
+ */
+static void reset_module(const struct hsm_connection *connection)
+{
+    struct hsm_module *module = connection->module;
+    bool dead =
+        module->initialised && atomic_load(&module->sessions) != 0 && module_is_dead(module);
+
+    if (dead)
+        seize_others(connection);
+    module_reset(module);
+    if (dead)
+        release_others(connection);
 }
 
 /* ---- login ----------------------------------------------------------------------------------- */
@@ -180,6 +276,7 @@ static void mark_open(struct hsm_connection *connection, CK_SESSION_HANDLE sessi
     connection->session = session;
     connection->logins++;
     connection->open = true;
+    connection->lost = false;
     connection->generation++;
     connection->limit = POOL_MAX;
 }
@@ -328,8 +425,7 @@ static tpks_result open_and_login(struct hsm_connection *connection, struct atte
     return result;
 }
 
-/* Called with connection->keeper held. */
-static tpks_result connect_with_pin(struct hsm_connection *connection, const struct pin *pin)
+static tpks_result try_to_connect(struct hsm_connection *connection, const struct pin *pin)
 {
     struct hsm_module *module = connection->module;
     struct attempt attempt = {.pin = pin};
@@ -345,10 +441,58 @@ static tpks_result connect_with_pin(struct hsm_connection *connection, const str
         }
         if (result == TPKS_OK || !attempt.again || i + 1 == OPEN_TRIES)
             return result;
-        module_reset(module);
+        reset_module(connection);
         connection->fresh = !module->initialised;
         pause_jittered(i);
     }
+}
+
+static tpks_result note_try(struct hsm_connection *connection, tpks_result result)
+{
+    HOLD(&connection->mutex);
+    connection->tries++;
+    connection->lost = false;
+    connection->renewed = result;
+    return result;
+}
+
+/* Called with connection->keeper held. */
+static tpks_result connect_with_pin(struct hsm_connection *connection, const struct pin *pin)
+{
+    return note_try(connection, try_to_connect(connection, pin));
+}
+
+static uint64_t count_tries(struct hsm_connection *connection)
+{
+    HOLD(&connection->mutex);
+    return connection->tries;
+}
+
+/* Of those that take long: another PIN may be the right one, and a refusal comes at once. */
+static bool failed_meanwhile(struct hsm_connection *connection, uint64_t tries)
+{
+    HOLD(&connection->mutex);
+    return !connection->open && connection->tries != tries &&
+           (connection->renewed == TPKS_TOKEN_MISSING ||
+            connection->renewed == TPKS_HSM_UNAVAILABLE);
+}
+
+static bool is_lost(struct hsm_connection *connection)
+{
+    HOLD(&connection->mutex);
+    return connection->lost;
+}
+
+/* Whoever waited for the thread that logged in anew shares its luck: no queue of long tries. */
+static tpks_result renewed_meanwhile(struct hsm_connection *connection)
+{
+    HOLD(&connection->mutex);
+
+    if (connection->open)
+        return TPKS_OK;
+    return fail(connection->renewed != TPKS_OK ? connection->renewed : TPKS_HSM_UNAVAILABLE,
+                "HSM token \"%s\" (%s): it is away; another thread has just tried to log in to it",
+                connection->label, connection->module->file);
 }
 
 /* ---- a second session beside a login of this process: no lock, no PIN ------------------------ */
@@ -376,15 +520,36 @@ static bool join_login(struct hsm_connection *connection)
     return true;
 }
 
+static tpks_result find_module(struct hsm_connection *connection)
+{
+    if (connection->module != NULL)
+        return TPKS_OK;
+    TRY(module_get(connection->process, &connection->uri, &connection->module));
+    join_module(connection);
+    return TPKS_OK;
+}
+
 static tpks_result open_without_pin(struct hsm_connection *connection, bool *done)
 {
+    uint64_t tries = count_tries(connection);
     HOLD(&connection->keeper);
     *done = connection_is_open(connection);
     if (*done)
         return TPKS_OK;
-    TRY(module_get(connection->process, &connection->uri, &connection->module));
+    if (failed_meanwhile(connection, tries))
+        return renewed_meanwhile(connection);
+    TRY(find_module(connection));
     *done = join_login(connection);
     return TPKS_OK;
+}
+
+static tpks_result open_with_pin(struct hsm_connection *connection, const struct pin *pin)
+{
+    uint64_t tries = count_tries(connection);
+    HOLD(&connection->keeper);
+    if (connection_is_open(connection) || failed_meanwhile(connection, tries))
+        return renewed_meanwhile(connection);
+    return connect_with_pin(connection, pin);
 }
 
 tpks_result connection_open(struct hsm_connection *connection, const struct hsm_caller *caller)
@@ -395,8 +560,7 @@ tpks_result connection_open(struct hsm_connection *connection, const struct hsm_
         return TPKS_OK;
     PIN pin;
     TRY(pin_get(&connection->uri, caller, &pin));
-    HOLD(&connection->keeper);
-    return connection_is_open(connection) ? TPKS_OK : connect_with_pin(connection, &pin);
+    return open_with_pin(connection, &pin);
 }
 
 /* ---- recovery -------------------------------------------------------------------------------- */
@@ -409,10 +573,9 @@ static void wait_until_unused(struct hsm_connection *connection)
         pthread_cond_wait(&connection->changed, &connection->mutex);
 }
 
-static void end_renewing(struct hsm_connection *connection, tpks_result result)
+static void end_renewing(struct hsm_connection *connection)
 {
     HOLD(&connection->mutex);
-    connection->renewed = result;
     connection->renewing = false;
     connection->generation++;
     pthread_cond_broadcast(&connection->changed);
@@ -423,7 +586,7 @@ static void disconnect(struct hsm_connection *connection, enum recovery recovery
     close_all(connection);
     HOLD(&connection->module->mutex);
     if (recovery == RECOVER_MODULE)
-        module_reset(connection->module);
+        reset_module(connection);
 }
 
 static void forget_handles(struct hsm_connection *connection, uint64_t seen)
@@ -431,18 +594,6 @@ static void forget_handles(struct hsm_connection *connection, uint64_t seen)
     HOLD(&connection->mutex);
     if (connection->generation == seen)
         connection->generation++;
-}
-
-/* Whoever waited for the thread that logged in anew shares its luck: no queue of long tries. */
-static tpks_result renewed_meanwhile(struct hsm_connection *connection)
-{
-    HOLD(&connection->mutex);
-
-    if (connection->open)
-        return TPKS_OK;
-    return fail(connection->renewed != TPKS_OK ? connection->renewed : TPKS_HSM_UNAVAILABLE,
-                "HSM token \"%s\" (%s): it is away; another thread has just tried to log in to it",
-                connection->label, connection->module->file);
 }
 
 tpks_result connection_recover(struct hsm_connection *connection, const struct hsm_caller *caller,
@@ -454,23 +605,33 @@ tpks_result connection_recover(struct hsm_connection *connection, const struct h
     }
     PIN pin;
     TRY(pin_get(&connection->uri, caller, &pin));
+    uint64_t tries = count_tries(connection);
     HOLD(&connection->keeper);
-    if (connection_generation(connection) != seen)
+    if (!is_lost(connection) &&
+        (connection_generation(connection) != seen || failed_meanwhile(connection, tries)))
         return renewed_meanwhile(connection);
     wait_until_unused(connection);
     disconnect(connection, recovery);
     tpks_result result = connect_with_pin(connection, &pin);
-    end_renewing(connection, result);
+    end_renewing(connection);
     return result;
 }
 
 /* ---- sessions for operations ----------------------------------------------------------------- */
 
+/* With connection->mutex held. Another process may have had the sessions for a moment only. */
+static unsigned pool_limit(struct hsm_connection *connection)
+{
+    if (connection->limit < POOL_MAX && now_seconds() - connection->squeezed > SQUEEZED_SECONDS)
+        connection->limit = POOL_MAX;
+    return connection->limit;
+}
+
 /* Takes part in the pool; true when *session is one that was idle. */
 static CK_RV enter_pool(struct hsm_connection *connection, CK_SESSION_HANDLE *session, bool *idle)
 {
     HOLD(&connection->mutex);
-    while (connection->renewing || connection->in_flight >= connection->limit)
+    while (connection->renewing || connection->in_flight >= pool_limit(connection))
         pthread_cond_wait(&connection->changed, &connection->mutex);
     if (!connection->open)
         return CKR_SESSION_CLOSED;
@@ -490,13 +651,15 @@ static void leave_pool(struct hsm_connection *connection, const CK_SESSION_HANDL
     pthread_cond_broadcast(&connection->changed);
 }
 
-/* The token has no more sessions: do with those that are there. */
+/* The token has no more sessions: do with those that are there, one that just came back too. */
 static bool shrink_pool(struct hsm_connection *connection)
 {
     HOLD(&connection->mutex);
-    if (connection->in_flight < 1)
+    unsigned there = connection->in_flight + connection->idle_count;
+    if (there < 1)
         return false;
-    connection->limit = connection->in_flight;
+    connection->limit = there;
+    connection->squeezed = now_seconds();
     return true;
 }
 

@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -928,6 +929,32 @@ START_TEST(ambiguous_token)
 }
 END_TEST
 
+static CK_RV slot_answer;
+
+static CK_RV answer_for_slot(CK_SLOT_ID slot, CK_TOKEN_INFO *info)
+{
+    (void)slot, (void)info;
+    return slot_answer;
+}
+
+/* A reader that does not answer for its token is no lost token; an empty one is. */
+START_TEST(slot_does_not_answer)
+{
+    HSM *hsm = open_hsm(false, false);
+    CK_FUNCTION_LIST *functions = hsm->connection->module->functions;
+
+    hsm_close(hsm);
+    functions->C_GetTokenInfo = answer_for_slot;
+    slot_answer = CKR_DEVICE_ERROR;
+    expect(TPKS_HSM_UNAVAILABLE, try_open());
+    expect_text("0x30");
+    slot_answer = CKR_TOKEN_NOT_PRESENT;
+    expect(TPKS_TOKEN_MISSING, try_open());
+    slot_answer = CKR_TOKEN_NOT_RECOGNIZED;
+    expect(TPKS_TOKEN_MISSING, try_open());
+}
+END_TEST
+
 /* A damaged configuration of the module is no lost token. */
 START_TEST(module_does_not_start)
 {
@@ -1307,7 +1334,195 @@ START_TEST(recovery)
 }
 END_TEST
 
+/* Another keeper: keepers are known by their state folder too. */
+static HSM *open_beside(bool keep)
+{
+    static char beside[256];
+    hsm_options options = options_with(keep, false);
+    HSM *hsm = NULL;
+
+    snprintf(beside, sizeof(beside), "%s/beside", world);
+    ck_assert(mkdir(beside, 0770) == 0 || errno == EEXIST);
+    options.lock_dir = beside;
+    expect_ok(hsm_open(&options, &hsm));
+    return hsm;
+}
+
+/* What one of several connections finds broken is mended for all of them. */
+START_TEST(recovery_beside_others)
+{
+    struct sample sample;
+    CK_FUNCTION_LIST *raw = raw_module();
+    HSM_DEK *dek = NULL;
+
+    make_sample(&sample);
+    HSM *keeper = open_hsm(true, false), *other = open_beside(true), *loader = open_beside(false);
+    expect_ok(unwrap_sample(other, &sample, &dek));
+    check_dek(dek, &sample);
+    for (int i = 0; i < 2; i++) {
+        uint64_t seen = connection_generation(other->connection);
+        finalise(raw, keeper);
+        if (i == 0)
+            expect_ok(hsm_find_kek(keeper, cka_id));
+        else
+            hsm_close(open_beside(false)); /* a new one finds it so */
+        /* For an operation of another thread that failed before. */
+        expect_ok(connection_recover(other->connection, &other->caller, seen, RECOVER_MODULE));
+        check_dek(dek, &sample);
+        check_load(loader, &sample);
+        check_load(keeper, &sample);
+    }
+    hsm_close(loader);
+    hsm_dek_free(dek);
+    hsm_close(other);
+    hsm_close(keeper);
+    tpks_secret_free(sample.dek);
+}
+END_TEST
+
+/* ---- sessions for operations ----------------------------------------------------------------- */
+
+/* The token has no session to give; meanwhile the one in use comes back. */
+static struct hsm_connection *squeezed;
+static CK_SESSION_HANDLE in_use;
+
+static CK_RV give_back_and_refuse(CK_SLOT_ID slot, CK_FLAGS flags, void *arg, CK_NOTIFY notify,
+                                  CK_SESSION_HANDLE *session)
+{
+    (void)slot, (void)flags, (void)arg, (void)notify, (void)session;
+    if (in_use != CK_INVALID_HANDLE)
+        session_give(squeezed, in_use, false);
+    in_use = CK_INVALID_HANDLE;
+    return CKR_SESSION_COUNT;
+}
+
+START_TEST(a_session_that_comes_back_is_used)
+{
+    HSM *hsm = open_hsm(_i, false);
+    CK_FUNCTION_LIST *functions = hsm->connection->module->functions;
+    CK_C_OpenSession real = functions->C_OpenSession;
+    CK_SESSION_HANDLE first, second;
+
+    squeezed = hsm->connection;
+    ck_assert_uint_eq(session_take(squeezed, &first), CKR_OK);
+    in_use = first;
+    functions->C_OpenSession = give_back_and_refuse;
+    ck_assert_uint_eq(session_take(squeezed, &second), CKR_OK);
+    ck_assert_uint_eq(second, first);
+    session_give(squeezed, second, true);
+    ck_assert_uint_eq(session_take(squeezed, &second), CKR_SESSION_COUNT); /* there is none */
+    functions->C_OpenSession = real;
+    hsm_close(hsm);
+}
+END_TEST
+
+/* Another process had all sessions for a moment. */
+START_TEST(a_short_squeeze_is_forgotten)
+{
+    HSM *hsm = open_hsm(_i, false);
+    CK_FUNCTION_LIST *functions = hsm->connection->module->functions;
+    CK_C_OpenSession real = functions->C_OpenSession;
+    CK_SESSION_HANDLE sessions[POOL_MAX];
+
+    squeezed = hsm->connection;
+    ck_assert_uint_eq(session_take(squeezed, &in_use), CKR_OK);
+    functions->C_OpenSession = give_back_and_refuse;
+    ck_assert_uint_eq(session_take(squeezed, &sessions[0]), CKR_OK);
+    ck_assert_uint_eq(squeezed->limit, 1);
+    functions->C_OpenSession = real;
+    squeezed->squeezed -= 3600; /* an hour ago */
+    session_give(squeezed, sessions[0], false);
+    ck_assert_uint_eq(session_take(squeezed, &sessions[0]), CKR_OK);
+    ck_assert_uint_eq(squeezed->limit, POOL_MAX);
+    for (size_t i = 1; i < POOL_MAX; i++)
+        ck_assert_uint_eq(session_take(squeezed, &sessions[i]), CKR_OK);
+    for (size_t i = 0; i < POOL_MAX; i++)
+        session_give(squeezed, sessions[i], false);
+    hsm_close(hsm);
+}
+END_TEST
+
+/* ---- a token that is away -------------------------------------------------------------------- */
+
+/* Counts tries at finding the token; each fails while `broken`. */
+static atomic_uint tries;
+static atomic_ulong broken;
+static CK_C_GetSlotList real_list;
+
+static CK_RV list_or_fail(CK_BBOOL present, CK_SLOT_ID *slots, CK_ULONG *count)
+{
+    CK_RV rv = atomic_load(&broken);
+
+    if (present)
+        atomic_fetch_add(&tries, 1);
+    return rv != CKR_OK ? rv : real_list(present, slots, count);
+}
+
+#define OPENERS 16
+
+static struct hsm_connection *away;
+static pthread_barrier_t all_there;
+
+static void *open_away(void *arg)
+{
+    HSM_GUARD guard;
+    const struct hsm_caller caller = {.keystore_label = "test"};
+
+    (void)arg;
+    pthread_barrier_wait(&all_there);
+    if (hsm_enter(&guard, NULL) != TPKS_OK)
+        return NULL;
+    return (void *)(uintptr_t)connection_open(away, &caller);
+}
+
+/* Whoever waits meanwhile does not try as often once more, one after another. */
+START_TEST(many_wait_for_one_that_tries)
+{
+    pthread_t threads[OPENERS];
+    hsm_options options = options_with(true, false);
+    HSM *hsm = open_hsm(false, false);
+    CK_FUNCTION_LIST *functions = hsm->connection->module->functions;
+    void *result = NULL;
+
+    real_list = functions->C_GetSlotList;
+    functions->C_GetSlotList = list_or_fail;
+    hsm_close(hsm);
+    expect_ok(keeper_join(hsm_process(), &options, &away));
+    ck_assert_int_eq(pthread_barrier_init(&all_there, NULL, OPENERS), 0);
+    atomic_store(&broken, CKR_TOKEN_NOT_PRESENT);
+    for (size_t i = 0; i < OPENERS; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, open_away, NULL), 0);
+    for (size_t i = 0; i < OPENERS; i++) {
+        ck_assert_int_eq(pthread_join(threads[i], &result), 0);
+        ck_assert_int_eq((int)(uintptr_t)result, TPKS_HSM_UNAVAILABLE);
+    }
+    ck_assert_uint_ge(atomic_load(&tries), 8);
+    ck_assert_uint_le(atomic_load(&tries), OPENERS * 8 / 2);
+    atomic_store(&broken, CKR_OK);
+    hsm_close(open_hsm(true, false)); /* who comes later tries anew */
+    functions->C_GetSlotList = real_list;
+}
+END_TEST
+
 /* ---- fork and exit --------------------------------------------------------------------------- */
+
+/* Whoever descends from a process that used a module must not finalise what it inherited. */
+START_TEST(a_grandchild_has_inherited_too)
+{
+    hsm_close(open_hsm(true, false));
+    ck_assert(!hsm_process()->inherited);
+    pid_t pid = fork();
+    if (pid == 0) {
+        ck_assert(hsm_process()->inherited);
+        pid = fork();
+        if (pid == 0)
+            _exit(hsm_process()->inherited ? 0 : 1);
+        expect_exit(pid, 0);
+        _exit(0);
+    }
+    expect_exit(pid, 0);
+}
+END_TEST
 
 START_TEST(forked_child_opens_its_own)
 {
@@ -1667,6 +1882,60 @@ START_TEST(remote_hangs_up)
 }
 END_TEST
 
+/* A server that dies takes the sessions of all connections with it. */
+START_TEST(remote_hangs_up_beside_others)
+{
+    HSM *keeper = open_hsm(true, false), *other = open_beside(true);
+
+    hang_up();
+    expect(TPKS_KEK_MISSING, hsm_find_kek(keeper, cka_id));
+    expect(TPKS_KEK_MISSING, hsm_find_kek(other, cka_id));
+    hang_up();
+    hsm_close(open_beside(false));
+    expect(TPKS_KEK_MISSING, hsm_find_kek(other, cka_id));
+    hsm_close(other);
+    hsm_close(keeper);
+}
+END_TEST
+
+static atomic_bool enough;
+
+static void *find_until_enough(void *arg)
+{
+    void *wrong = NULL;
+
+    while (!atomic_load(&enough) && wrong == NULL) {
+        tpks_result result = hsm_find_kek(arg, cka_id);
+        if (result != TPKS_KEK_MISSING && result != TPKS_HSM_UNAVAILABLE)
+            wrong = (void *)(uintptr_t)result;
+    }
+    return wrong;
+}
+
+/* While threads are inside the module for all of them. */
+START_TEST(remote_hangs_up_on_many)
+{
+    pthread_t threads[THREADS];
+    HSM *handles[] = {open_hsm(true, false), open_beside(true)};
+    void *wrong = NULL;
+
+    for (size_t i = 0; i < THREADS; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, find_until_enough, handles[i % 2]), 0);
+    for (int i = 0; i < 5; i++) {
+        hang_up();
+        while (hsm_find_kek(handles[i % 2], cka_id) != TPKS_KEK_MISSING)
+            ; /* Check ends a test that never comes back */
+    }
+    atomic_store(&enough, true);
+    for (size_t i = 0; i < THREADS; i++) {
+        ck_assert_int_eq(pthread_join(threads[i], &wrong), 0);
+        ck_assert_ptr_null(wrong);
+    }
+    hsm_close(handles[0]);
+    hsm_close(handles[1]);
+}
+END_TEST
+
 /* ---- all of it ------------------------------------------------------------------------------- */
 
 static TCase *new_case(Suite *suite, const char *name, SFun setup)
@@ -1701,6 +1970,7 @@ static void add_softhsm(Suite *suite)
     tcase_add_test(loss, missing_module);
     tcase_add_test(loss, missing_token);
     tcase_add_test(loss, ambiguous_token);
+    tcase_add_test(loss, slot_does_not_answer);
     tcase_add_test(loss, module_does_not_start);
     TCase *init = new_case(suite, "init", set_up);
     tcase_add_test(init, a_blank_token_is_initialised_once);
@@ -1722,6 +1992,11 @@ static void add_softhsm(Suite *suite)
     tcase_add_test(life, lock_is_taken_and_not_followed);
     tcase_add_test(life, signal_mask_is_kept);
     tcase_add_loop_test(life, recovery, 0, 2);
+    tcase_add_test(life, recovery_beside_others);
+    tcase_add_loop_test(life, a_session_that_comes_back_is_used, 0, 2);
+    tcase_add_loop_test(life, a_short_squeeze_is_forgotten, 0, 2);
+    tcase_add_test(life, many_wait_for_one_that_tries);
+    tcase_add_test(life, a_grandchild_has_inherited_too);
     tcase_add_loop_test(life, forked_child_opens_its_own, 0, 2);
     tcase_add_loop_test(life, exit_with_open_handles, 0, 2);
     tcase_add_loop_test(life, threads_load, 0, 2);
@@ -1751,6 +2026,8 @@ static Suite *hsm_suite(void)
         tcase_add_checked_fixture(remote, set_up_remote, stop_server);
         tcase_add_loop_test(remote, remote_make_and_load, 0, 2);
         tcase_add_loop_test(remote, remote_hangs_up, 0, 2);
+        tcase_add_test(remote, remote_hangs_up_beside_others);
+        tcase_add_test(remote, remote_hangs_up_on_many);
     } else {
         printf("p11-kit's server is not installed: its tests are left out\n");
     }
