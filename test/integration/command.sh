@@ -404,6 +404,66 @@ import_bad() {
         "$KEYSTORE_COMMAND" --config "$CONFIG" import stdin -
 }
 
+# no_terminal ARGUMENTS...: the command, where nobody can be asked.
+no_terminal() {
+    setsid -w "$KEYSTORE_COMMAND" --config "$CONFIG" "$@"
+}
+
+# What is last in a file counts as much as what is first.
+import_whole() {
+    local word input=(--input-password-file "$HERE/input") wrong=(--input-password-file "$HERE/wrong")
+    cat "$PRIVATE/rsa.key" "$WORK/rsa.pem" "$HERE/p256.p8" >"$HERE/two.pem"
+    cp "$HERE/two.pem" "$HERE/two.copy"
+    fails "an encrypted second key, and nobody to ask" 77 "--input-password-file" \
+        no_terminal import whole "$HERE/two.pem" --delete-source
+    fails "an encrypted second key and a wrong password" 77 "password is wrong" \
+        tpk import whole "$HERE/two.pem" --delete-source "${wrong[@]}"
+    fails "an encrypted second key and its password" 65 "second" \
+        tpk import whole "$HERE/two.pem" --delete-source "${input[@]}"
+    ok "nothing of all this has touched the file" cmp "$HERE/two.pem" "$HERE/two.copy"
+    cat "$WORK/rsa.pem" "$HERE/pkcs1.enc" >"$HERE/both.pem"
+    fails "certificate and encrypted key, wrong password" 77 "password is wrong" \
+        tpk import whole "$HERE/both.pem" "${wrong[@]}"
+    fails "a password that was good for another file" 65 "neither" \
+        tpk import whole "$HERE/both.pem" "$HERE/garbled.pem" "${input[@]}"
+
+    (cat "$WORK/rsa.pem" && sed '3s/^..../@@@@/' "$WORK/ca.pem") >"$HERE/last.pem"
+    (cat "$WORK/rsa.pem" && sed '$d' "$WORK/ca.pem") >"$HERE/cut.pem"
+    (cat "$WORK/rsa.pem" && sed '1s/^-//' "$WORK/ca.pem") >"$HERE/begin.pem"
+    (cat "$WORK/rsa.pem" && printf -- '-----BEGIN NOTE-----\nAAAA\n-----END NOTE-----\n') >"$HERE/note.pem"
+    for word in last cut begin note; do
+        fails "what cannot be read at the end ($word)" 65 "neither" \
+            tpk import whole "$PRIVATE/rsa.key" --cert "$HERE/$word.pem"
+    done
+    (plain openssl x509 -in "$WORK/rsa.pem" -outform DER && head -c 100 "$HERE/random") >"$HERE/tail.der"
+    fails "what cannot be read behind DER" 65 "neither" \
+        tpk import whole "$PRIVATE/rsa.key" --cert "$HERE/tail.der"
+    fails "a text for --chain" 65 "neither" \
+        tpk import whole "$PRIVATE/rsa.key" --cert "$WORK/rsa.pem" --chain "$HERE/text"
+    fails "set-cert: a wrong password for the second file" 77 "password is wrong" \
+        tpk set-cert rsa "$WORK/rsa.pem" "$HERE/rsa.p12" "${wrong[@]}"
+    fails "set-cert: an encrypted key, and nobody to ask" 77 "--input-password-file" \
+        no_terminal set-cert rsa "$HERE/both.pem"
+    fails "nothing was kept of all that" 66 "whole" tpk show whole
+}
+
+# Beside the key: what is in it anyway, what is passed over, and what would be lost.
+import_beside() {
+    plain openssl ecparam -name prime256v1 -genkey -out "$HERE/params.pem" 2>>"$OUT"
+    plain openssl pkey -in "$HERE/params.pem" -pubout -out "$HERE/public.pem"
+    ok "parameters before the key" grep -q "EC PARAMETERS" "$HERE/params.pem"
+    cat "$HERE/params.pem" "$HERE/public.pem" >"$HERE/beside.pem"
+    fails "--delete-source of more than is taken in" 65 "would be lost" \
+        tpk import beside "$HERE/beside.pem" --delete-source
+    ok "deletes nothing" test -s "$HERE/beside.pem"
+    fails "and keeps no record" 66 "beside" tpk show beside
+    ok "without it that is passed over" tpk import beside "$HERE/beside.pem"
+    same_key "and the key is there" beside "$HERE/params.pem"
+    fails "nothing but a public key" 65 "neither" tpk import public "$HERE/public.pem"
+    ok "--delete-source with parameters of the key" tpk import params "$HERE/params.pem" --delete-source
+    ok "deletes the file" test ! -e "$HERE/params.pem"
+}
+
 import_names() {
     local name
     fails "empty name" 65 "" tpk import '' "$PRIVATE/rsa.key"
@@ -940,6 +1000,8 @@ init_type_back
 import_types
 import_certificates
 import_bad
+import_whole
+import_beside
 import_names
 delete_source
 generate
