@@ -223,6 +223,35 @@ init_recovery() {
     same "are two ways back" 2 "$(json_get 'j["ways_back"]' status --json)"
 }
 
+# A recovery key that nobody gets is no way back, and that is said.
+init_unprinted() {
+    local where removal
+    into_full() {
+        "$@" >/dev/full
+    }
+    for where in full closed; do
+        use "unprinted_$where"
+        local start=("$KEYSTORE_COMMAND" --config "$CONFIG" init --store "$(keystore_store)"
+            --state "$HERE/state" --software --recovery --kdf-memory 8 --kdf-passes 1)
+        fails "init --recovery into $where" 71 "nobody has the recovery key" "into_$where" "${start[@]}"
+        says "the keystore is there" "made the keystore"
+        says "without a way back" "ways back without the HSM: none"
+        same "the failure is said once" 1 "$(grep -c 'cannot write to standard output' "$OUT")"
+        removal=$(sed -n 's/.*trustpoint-keystore \(slot remove [0-9a-f]*\)".*/\1/p' "$OUT")
+        ok "another key can be had" into "$HERE/key" tpk slot add recovery
+        chmod 0600 "$HERE/key"
+        # shellcheck disable=SC2086
+        ok "the one that nobody has can be removed" tpk $removal --yes
+        ok "and this is the way back" tpk slot test --password-file "$HERE/key"
+        use "unprinted_${where}_2"
+        secret_file "$HERE/pw" 'correct horse battery\n'
+        fails "the same beside a password" 71 "taken back" "into_$where" "$KEYSTORE_COMMAND" --config \
+            "$CONFIG" init --store "$(keystore_store)" --state "$HERE/state" --software --recovery \
+            --password-file "$HERE/pw" --kdf-memory 8 --kdf-passes 1
+        same "which is the only way back" 1 "$(json_get 'j["ways_back"]' status --json)"
+    done
+}
+
 # type_back ANSWER COMMAND...: at a terminal; each time the recovery key is asked for, ANSWER or,
 # when that is empty, the key that was shown is typed.
 type_back() {
@@ -995,6 +1024,7 @@ manuals() {
 init_passwords
 init_files
 init_recovery
+init_unprinted
 init_terminal
 init_type_back
 import_types

@@ -119,6 +119,18 @@ quietly() {
     "$@" >"$OUT" 2>&1 </dev/null
 }
 
+# into_closed COMMAND...: standard output, with BOTH=1 standard error too, is a pipe without reader.
+into_closed() {
+    python3 - "$@" <<'SCRIPT'
+import os, signal, subprocess, sys
+reader, writer = os.pipe()
+os.close(reader)
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+both = {"stderr": writer} if os.environ.get("BOTH") else {}
+sys.exit(subprocess.run(sys.argv[1:], stdout=writer, **both).returncode)
+SCRIPT
+}
+
 # ok NAME COMMAND...: the command must succeed.
 ok() {
     local name=$1 code=0

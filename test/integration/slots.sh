@@ -149,6 +149,13 @@ secret_file "$PRIVATE/mistyped" "$(sed 's/.$/x/' "$RECOVERY")"
 fails "a mistyped one is told apart" any "" tpk slot test --password-file "$PRIVATE/mistyped"
 fails "slot add recovery that can't be printed" 71 "" into /dev/full tpk slot add recovery
 same "leaves no slot that nobody can use" 1 "$(count recovery active)"
+same "and is said once" 1 "$(grep -c 'cannot write to standard output' "$OUT")"
+fails "slot add recovery into a pipe that nobody reads" 71 "taken back" \
+    into_closed "$KEYSTORE_COMMAND" --config "$CONFIG" slot add recovery
+same "leaves no slot that nobody can use" 1 "$(count recovery active)"
+BOTH=1 fails "nor when the messages go there too" 71 "" \
+    into_closed "$KEYSTORE_COMMAND" --config "$CONFIG" slot add recovery
+same "leaves no slot that nobody can use" 1 "$(count recovery active)"
 
 # ---- removal ----------------------------------------------------------------------------------------
 
