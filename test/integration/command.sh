@@ -110,6 +110,17 @@ usage() {
     fails "no command" 64 "a command is missing" "$KEYSTORE_COMMAND"
     fails "unknown command" 64 'no command "frobnicate"' tpk frobnicate
     fails "unknown option" 64 "--frobnicate" tpk list --frobnicate
+    fails "the beginning of a flag" 64 "--no-recovery must be written out" tpk init --no
+    fails "the beginning of an option with a value" 64 "--store must be written out" tpk init --sto x
+    fails "the same in one word" 64 "--store must be written out" tpk init --sto=--store
+    fails "the beginning of a global option" 64 "--keystore must be written out" \
+        "$KEYSTORE_COMMAND" --keyst x list
+    fails "the same behind the command" 64 "--keystore must be written out" tpk list --keyst x
+    fails "the beginning of --help" 64 "--help must be written out" tpk list --hel
+    fails "the beginning of two options" 64 "ambiguous" tpk init --kdf 8
+    fails "behind arguments" 64 "--unencrypted must be written out" tpk export web x y --unenc
+    fails "a value like a beginning is a value" 78 "$CONFIG" tpk export web --out --unenc --unencrypted \
+        --yes-export-private-key
     fails "option without its value" 64 "" tpk show --config
     fails "number that is none" 64 "needs a number" tpk init --kdf-memory 8x --kdf-passes 1
     fails "number that is too large" 64 "needs a number" tpk list --password-fd 4294967296
