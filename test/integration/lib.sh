@@ -313,6 +313,14 @@ token_back() {
     mv "$PRIVATE/tokens.away" "$PRIVATE/tokens"
 }
 
+# build_failing_module: WORK/failing.so, which is SoftHSM as long as FAIL is not set.
+build_failing_module() {
+    local -a flags
+    read -r -a flags < <(pkg-config --cflags p11-kit-1)
+    "${CC:-cc}" -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -shared -fPIC -o "$WORK/failing.so" \
+        "-DSOFTHSM=\"$SOFTHSM\"" "$ROOT/test/integration/failing_module.c" "${flags[@]}" -ldl
+}
+
 # unreadable_for USER FILE...: one check for each file: it has content that the user cannot read.
 unreadable_for() {
     local user=$1 file

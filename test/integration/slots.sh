@@ -197,6 +197,37 @@ same "no stale slot" 0 "$(count hsm-aes stale)"
 ok "the key loads" openssl pkey -in trustpoint://ec -noout
 ok "verify" tpk verify
 
+# Several at once: whoever was slower has a new KEK, too, and the old one is gone.
+rotations=()
+for i in 1 2 3; do
+    start "$WORK/rotation.$i" "$KEYSTORE_COMMAND" --config "$CONFIG" rotate-kek --destroy-old
+    rotations+=("$PID")
+done
+for PID in "${rotations[@]}"; do
+    wait "$PID" || true
+    unset "STARTED[$PID]"
+done
+cat "$WORK"/rotation.? >"$OUT"
+says "rotations at the same time" "the token has a new KEK"
+says_not "that another was faster is no error" "no such slot"
+ok "verify" tpk verify
+for id in $(json "' '.join(s['id'] for s in j if s['kind'] == 'hsm-aes' and s['state'] == 'stale')" slots --json); do
+    tpk slot remove "$id" --destroy-key --yes >>"$OUT" 2>&1
+done
+same "one KEK" 1 "$(objects)"
+
+build_failing_module
+TOKEN_URI=${WEB_URI/$SOFTHSM/$WORK/failing.so}
+write_keystore_cnf
+OLD=$(slot_of hsm-aes)
+FAIL=destroy fails "an old KEK that the token does not destroy" 69 "the token has a new KEK" \
+    tpk rotate-kek --destroy-old
+says "what is still there" "slot remove ${OLD:0:8} --destroy-key"
+ok "which does the rest" tpk slot remove "${OLD:0:8}" --destroy-key --yes
+same "one KEK" 1 "$(objects)"
+TOKEN_URI=$WEB_URI
+write_keystore_cnf
+
 ok "the active HSM slot can be removed" tpk slot remove "$(slot_of hsm-aes)" --yes
 same "it is retired" 1 "$(count hsm-aes retired)"
 same "its KEK stays" 1 "$(objects)"
