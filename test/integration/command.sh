@@ -592,6 +592,7 @@ generate() {
     done 2>/dev/null
     fails "--san that is none" 64 "--san" tpk generate bad --csr - --san x
     fails "--self-signed 0 with a subject" 64 "" tpk generate bad --self-signed 0 --subject /CN=x
+    fails "--self-signed 0 alone" 64 "1 to 36500" tpk generate bad --self-signed 0
     fails "--self-signed for ever" 64 "36500" tpk generate bad --self-signed 36501
     fails "a request that cannot be written" any "cannot create" \
         tpk generate unwritten --csr "$HERE/no/such/folder"

@@ -42,6 +42,9 @@ says "doctor says what they need" "need the token and its PIN"
 ok "a stub" tpk stub web --out "$WORK/web.stub"
 says "with a word about workers" "while they run"
 fails "Ed25519 is not for this token's path" 65 "use rsa:2048" tpk generate x --type ed25519 --in-hsm
+fails "a certificate for ever" 64 "1 to 36500" tpk generate x --in-hsm --self-signed 99999
+fails "makes no key first" 66 "no record" tpk show x
+same "nor in the token" 3 "$(keys_in_token)"
 fails "a name is taken once" 73 "exists already" tpk generate web --in-hsm
 fails "it can't be exported" 77 "never leaves" tpk export web --out "$PRIVATE/x" --unencrypted \
     --yes-export-private-key
