@@ -340,6 +340,9 @@ fails "restore --dry-run without a token" 69 "would change nothing" tpk restore 
 same "in one word" token-missing "$(json "j['found']" restore --dry-run --json || true)"
 ok "restore --init-token --dry-run makes none" tpk restore --init-token --dry-run \
     --so-pin-source "file:$PRIVATE/so.pin" --password-file "$PASSWORD_FILE"
+chmod 0600 "$WRONG"
+fails "restore --init-token with a wrong password" 77 "" tpk restore --init-token \
+    --so-pin-source "file:$PRIVATE/so.pin" --password-file "$WRONG"
 same "no token was made" 0 "$(find "$PRIVATE/tokens" -name token.object | wc -l)"
 ok "restore --init-token" tpk restore --init-token --so-pin-source "file:$PRIVATE/so.pin" \
     --password-file "$PASSWORD_FILE"
@@ -356,7 +359,7 @@ ok "header backup" tpk header backup "$HEADER"
 same "mode 0600" 600 "$(stat -c %a "$HEADER")"
 fails "header backup onto a file that is there" 73 "" tpk header backup "$HEADER"
 same "it holds no record" 0 "$(sqlite3 "$HEADER" 'select count(*) from tpks_record')"
-fails "header restore of nothing" any "" tpk header restore "$WORK/absent"
+fails "header restore of nothing" 66 "cannot read $WORK/absent" tpk header restore "$WORK/absent"
 head -c 4096 /dev/zero >"$PRIVATE/garbage"
 fails "header restore of garbage" any "" tpk header restore "$PRIVATE/garbage"
 damage() {
