@@ -2,6 +2,7 @@
  * cmd_delete.c - trustpoint-keystore delete: deletes a record
  */
 #include <stdio.h>
+#include <string.h>
 
 #include "options.h"
 #include "output.h"
@@ -28,15 +29,40 @@ static int confirm(const char *name, const delete_options *o, bool in_token)
     return secrets_confirm(question);
 }
 
-/* What a crash has left of a key in a token is found by nothing else. */
+/* ---- what a crash has left of a key in a token; tpks_find() does not find it ---- */
+
+typedef struct leftover_search {
+    const char *name;
+    bool found;
+} leftover_search;
+
+/* tpks_leftover_fn: ends the search with the one that is meant. */
+static tpks_result is_meant(void *arg, const tpks_leftover *leftover)
+{
+    leftover_search *s = arg;
+
+    if (!leftover->unfinished || strcmp(leftover->name, s->name) != 0)
+        return TPKS_OK;
+    s->found = true;
+    return TPKS_EXISTS;
+}
+
+/* Unfinished records are told of before the token is looked for, which need not be there. */
+static bool is_unfinished(APP *app, const char *name)
+{
+    leftover_search s = {name, false};
+    tpks_result result = tpks_each_leftover(app->ks, is_meant, &s);
+
+    return result == TPKS_EXISTS && s.found;
+}
+
 static int discard_unfinished(APP *app, const char *name, const delete_options *o)
 {
-    tpks_result result;
-
     DO(confirm(name, o, true));
-    result = tpks_discard_unfinished(app->ks, name);
-    return result == TPKS_NOT_FOUND ? EX_NOINPUT : complain_result(result);
+    return complain_result(tpks_discard_unfinished(app->ks, name));
 }
+
+/* ---- records ---- */
 
 static int delete_in_token(APP *app, const TPKS_RECORD *record, const delete_options *o)
 {
@@ -57,8 +83,8 @@ static int delete_record(APP *app, const char *name, const delete_options *o)
 
     DO(app_open(app, TPKS_WRITE));
     if (o->destroy_key && tpks_find(app->ks, &selector, &record) == TPKS_NOT_FOUND &&
-        discard_unfinished(app, name, o) == EX_OK)
-        return EX_OK;
+        is_unfinished(app, name))
+        return discard_unfinished(app, name, o);
     if (record == NULL)
         DO(app_find(app, name, &record));
     in_token = tpks_record_home(record) == TPKS_HOME_TOKEN;

@@ -16,9 +16,11 @@
 #include "policy.h"
 #include "request.h"
 
+#define NO_DAYS ((unsigned long)-1)
+
 typedef struct generate_options {
     const char *type, *csr, *name, *san;
-    unsigned long days;
+    unsigned long days; /* NO_DAYS: no certificate */
     bool in_hsm;
     policy_options policy;
 } generate_options;
@@ -114,7 +116,7 @@ static int make_cert(APP *app, const generate_options *o, const SIGNER *signer,
 {
     AUTO(x509) X509 *cert = NULL;
 
-    if (o->days == 0)
+    if (o->days == NO_DAYS)
         return EX_OK;
     DO(self_sign(app, signer, subject, o->days, policy_of(&o->policy, TPKS_MAY_SIGN), &cert));
     *certs = sk_X509_new_null();
@@ -188,7 +190,7 @@ static int generate_in_hsm(APP *app, const generate_options *o, const char *name
     say("the key of %s is in the token and nowhere else: no backup or password brings it back, and "
         "programs that use it need the token and its PIN while they run",
         name);
-    if (o->csr == NULL && o->days == 0)
+    if (o->csr == NULL && o->days == NO_DAYS)
         return EX_OK;
     code = complete_in_hsm(app, o, name, subject, csr);
     if (code != EX_OK)
@@ -204,7 +206,7 @@ static int generate_record(APP *app, const generate_options *o, const char *name
     if (csr == NULL)
         return complain_memory();
     DO(check_absent(o->csr));
-    if (o->csr != NULL || o->days != 0)
+    if (o->csr != NULL || o->days != NO_DAYS)
         DO(make_subject(o, name, &subject));
     DO(app_open(app, TPKS_WRITE));
     DO(o->in_hsm ? generate_in_hsm(app, o, name, &subject, csr)
@@ -212,9 +214,19 @@ static int generate_record(APP *app, const generate_options *o, const char *name
     return write_csr(name, o->csr, csr);
 }
 
+/* Before a key is made: one in a token would stay there. */
+static int check(const generate_options *o)
+{
+    if (o->days != NO_DAYS && (o->days == 0 || o->days > DAYS_MAX))
+        return complain(EX_USAGE, "--self-signed: 1 to %d days are possible", DAYS_MAX);
+    if ((o->name != NULL || o->san != NULL) && o->csr == NULL && o->days == NO_DAYS)
+        return complain(EX_USAGE, "--subject and --san need --csr or --self-signed");
+    return EX_OK;
+}
+
 int command_generate(APP *app, int argc, char **argv)
 {
-    generate_options o = {.type = "ec:P-256"};
+    generate_options o = {.type = "ec:P-256", .days = NO_DAYS};
     const option_spec specs[] = {
         {"type", OPTION_TEXT, &o.type, "TYPE",
          "rsa:BITS, rsa-pss:BITS, ec:CURVE, ed25519 or ed448 (default ec:P-256)"},
@@ -235,7 +247,6 @@ int command_generate(APP *app, int argc, char **argv)
 
     DO(options_parse(app, &usage, argc, argv, &arguments, &count));
     DO(complain_result(tpks_name_check(arguments[0])));
-    if ((o.name != NULL || o.san != NULL) && o.csr == NULL && o.days == 0)
-        return complain(EX_USAGE, "--subject and --san need --csr or --self-signed");
+    DO(check(&o));
     return generate_record(app, &o, arguments[0]);
 }

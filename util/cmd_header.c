@@ -2,6 +2,7 @@
  * cmd_header.c - trustpoint-keystore header: a copy of header and slots, and putting it back
  */
 #include <string.h>
+#include <unistd.h>
 
 #include "options.h"
 #include "secrets.h"
@@ -16,6 +17,8 @@ static int restore(APP *app, const char *path)
 {
     AUTO(secret) TPKS_SECRET *password = NULL;
 
+    if (access(path, R_OK) != 0)
+        return complain_file("cannot read", path);
     DO(app_configure(app));
     if (secrets_given(app))
         DO(secrets_read_given(app, &password));

@@ -92,13 +92,26 @@ static int check_deletable(const import_options *options, char **paths, int coun
     return EX_OK;
 }
 
+/* What was passed over is in no record: it must not be wiped with the key. */
+static int check_taken(const import_options *options, const input_file *file)
+{
+    if (!options->delete_source || !file->has_key || file->left_out == NULL)
+        return EX_OK;
+    return complain(EX_DATAERR,
+                    "%s also holds something that is not taken in (%s) and would be lost with "
+                    "--delete-source; move it elsewhere, or leave out --delete-source",
+                    file->path, file->left_out);
+}
+
 static int read_files(APP *app, const import_options *options, key_input *input, input_file *files,
                       int count)
 {
     if (options->cert != NULL)
         DO(key_input_read_certs(app, input, options->cert));
-    for (int i = 0; i < count; i++)
+    for (int i = 0; i < count; i++) {
         DO(key_input_read(app, input, &files[i]));
+        DO(check_taken(options, &files[i]));
+    }
     if (options->chain != NULL)
         DO(key_input_read_certs(app, input, options->chain));
     if (input->key == NULL)

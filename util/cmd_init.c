@@ -87,11 +87,56 @@ static int confirm_recovery_key(APP *app)
                                "the key shown above opens it: make sure that you have it");
 }
 
-static int hand_out_recovery_key(APP *app, const TPKS_SECRET *key, bool qr)
+/* tpks_slot_fn: of a new keystore, which has one recovery slot. */
+static tpks_result note_recovery_slot(void *arg, const tpks_slot_info *slot)
 {
+    if (strcmp(slot->kind, "recovery") == 0)
+        memcpy(arg, slot->id, TPKS_ID_SIZE);
+    return TPKS_OK;
+}
+
+/* Not possible when it is the only way back. */
+static tpks_result take_back(APP *app, unsigned char id[TPKS_ID_SIZE])
+{
+    tpks_options options = app_options(app, TPKS_WRITE);
+    TPKS *ks = NULL;
+    tpks_result result = tpks_open(&options, &ks);
+
+    if (result == TPKS_OK)
+        result = tpks_each_slot(ks, note_recovery_slot, id);
+    if (result == TPKS_OK)
+        result = tpks_slot_remove(ks, id, false);
+    tpks_close(ks);
+    return result;
+}
+
+/* Nobody has the key: it must not count as a way back. */
+static int give_up_recovery_key(APP *app, int code)
+{
+    unsigned char id[TPKS_ID_SIZE] = {0};
+    char hex[2 * TPKS_ID_SIZE + 1];
+
+    if (take_back(app, id) == TPKS_OK)
+        say("the recovery slot was taken back");
+    else
+        say("nobody has the recovery key of the new keystore: run \"" PROGRAM
+            " slot add recovery\", then \"" PROGRAM " slot remove %.8s\"",
+            hex_text(id, sizeof(id), hex));
+    return code;
+}
+
+/* *printed: somebody may have the key. */
+static int hand_out_recovery_key(APP *app, const TPKS_SECRET *key, bool qr, bool *printed)
+{
+    int code;
+
+    *printed = false;
     if (key == NULL)
         return EX_OK;
-    DO(recovery_key_print(key, qr));
+    code = recovery_key_print(key, qr);
+    if (code != EX_OK)
+        return give_up_recovery_key(app, code);
+    *printed = true;
     if (isatty(STDOUT_FILENO) && secrets_have_terminal())
         return confirm_recovery_key(app);
     return EX_OK;
@@ -100,7 +145,8 @@ static int hand_out_recovery_key(APP *app, const TPKS_SECRET *key, bool qr)
 /* ---- the keystore
  * ----------------------------------------------------------------------------------- */
 
-static void report(APP *app, const init_options *options, bool has_password, bool wrote_config)
+static void report(APP *app, const init_options *options, bool has_password, bool has_recovery,
+                   bool wrote_config)
 {
     const char *store = tpks_config_get(app->config, app->keystore, "store");
     const char *token = tpks_config_get(app->config, app->keystore, "token");
@@ -116,10 +162,10 @@ static void report(APP *app, const init_options *options, bool has_password, boo
     else
         say("its KEK is in the token %s", token != NULL ? token : "");
     say("ways back without the HSM: %s%s%s", has_password ? "backup password" : "",
-        has_password && options->recovery ? ", " : "",
-        options->recovery ? "recovery key"
-        : has_password    ? ""
-                          : "none");
+        has_password && has_recovery ? ", " : "",
+        has_recovery   ? "recovery key"
+        : has_password ? ""
+                       : "none");
     say("next: \"" PROGRAM " import NAME FILE\" or \"" PROGRAM " generate NAME\"; then "
         "\"" PROGRAM " doctor\" and, when records are in it, \"" PROGRAM " backup FILE\"");
 }
@@ -173,6 +219,8 @@ static int create(APP *app, const init_options *options, bool wrote_config)
 {
     AUTO(secret) TPKS_SECRET *password = NULL;
     AUTO(secret) TPKS_SECRET *recovery_key = NULL;
+    bool printed;
+    int code;
     tpks_options open_options = app_options(app, TPKS_WRITE);
     tpks_create_params params = {
         .label = options->label,
@@ -186,8 +234,9 @@ static int create(APP *app, const init_options *options, bool wrote_config)
     DO(get_password(app, options, &password));
     params.password = password;
     DO(complain_result(tpks_create(&open_options, &params, &recovery_key)));
-    report(app, options, password != NULL, wrote_config);
-    return hand_out_recovery_key(app, recovery_key, options->qr);
+    code = hand_out_recovery_key(app, recovery_key, options->qr, &printed);
+    report(app, options, password != NULL, printed, wrote_config);
+    return code;
 }
 
 /* A configuration that this run wrote goes again when no keystore came of it. */

@@ -78,6 +78,24 @@ static void say_what_stays_lost(APP *app)
                               " verify\" says which are gone");
 }
 
+/* A token is not initialised for a password that does not open the DEK. */
+static int prove(APP *app, const restore_options *o, const TPKS_SECRET *password)
+{
+    tpks_options options = app_options(app, TPKS_LOAD);
+    TPKS *ks = NULL;
+    tpks_result result;
+
+    if (!o->init_token || o->dry_run || password == NULL)
+        return EX_OK;
+    result = tpks_open(&options, &ks);
+    if (result == TPKS_OK)
+        result = tpks_unlock_with(ks, password);
+    int code = complain_result(result);
+
+    tpks_close(ks);
+    return code;
+}
+
 static int restore(APP *app, const restore_options *o)
 {
     AUTO(secret) TPKS_SECRET *password = NULL;
@@ -90,6 +108,7 @@ static int restore(APP *app, const restore_options *o)
         DO(secrets_read_given(app, &password));
     if (o->so_pin_source != NULL)
         DO(secrets_read(o->so_pin_source + strlen("file:"), NO_FD, &so_pin));
+    DO(prove(app, o, password));
     tpks_options options = app_options(app, TPKS_WRITE);
     tpks_restore_params params = {
         .secret = password, .token_uri = o->token, .so_pin = so_pin, .dry_run = o->dry_run};

@@ -2,6 +2,25 @@
  * cmd_rotate_kek.c - trustpoint-keystore rotate-kek: a new KEK on the same token
  */
 #include "options.h"
+#include "output.h"
+
+/* Another process may have been faster. */
+static int destroy(APP *app, const unsigned char old[TPKS_ID_SIZE])
+{
+    char hex[2 * TPKS_ID_SIZE + 1];
+    tpks_result result = tpks_slot_remove(app->ks, old, true);
+
+    if (result == TPKS_OK || result == TPKS_NOT_FOUND) {
+        say("the old one was destroyed");
+        return EX_OK;
+    }
+    int code = complain_result(result);
+
+    say("the old one is still there, under the slot %.8s: \"" PROGRAM
+        " slot remove %.8s --destroy-key\" does the rest",
+        hex_text(old, TPKS_ID_SIZE, hex), hex);
+    return code;
+}
 
 static int rotate(APP *app, bool destroy_old)
 {
@@ -12,12 +31,9 @@ static int rotate(APP *app, bool destroy_old)
     if (!tpks_unlocked_slot(app->ks, old))
         return complain(EX_SOFTWARE, "the keystore does not say which slot unlocked it");
     DO(complain_result(tpks_rotate_kek(app->ks, NULL)));
-    if (destroy_old)
-        DO(complain_result(tpks_slot_remove(app->ks, old, true)));
-    say("the token has a new KEK%s", destroy_old
-                                         ? "; the old one was destroyed"
-                                         : "; the old one is still there, under a stale slot");
-    return EX_OK;
+    say("the token has a new KEK%s",
+        destroy_old ? "" : "; the old one is still there, under a stale slot");
+    return destroy_old ? destroy(app, old) : EX_OK;
 }
 
 int command_rotate_kek(APP *app, int argc, char **argv)

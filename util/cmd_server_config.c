@@ -176,9 +176,10 @@ static int run_hook_if_due(server_files *files, const server_options *o)
 /* ---- all of it
  * ------------------------------------------------------------------------------------ */
 
+/* Without the reserved end, web.chain.crt would belong to "web" and to "web.chain". */
 static int name_files(const TPKS_RECORD *record, const server_options *o, server_files *files)
 {
-    AUTO(text) char *base = safe_name(tpks_record_name(record));
+    AUTO(text) char *base = safe_name(tpks_record_name(record), ".chain");
 
     if (base == NULL)
         return complain_memory();

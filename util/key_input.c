@@ -11,6 +11,7 @@
 
 #include <openssl/bio.h>
 #include <openssl/err.h>
+#include <openssl/pem.h>
 #include <openssl/store.h>
 #include <openssl/ui.h>
 #include <openssl/x509v3.h>
@@ -104,6 +105,7 @@ static int read_input(input_file *file, TPKS_SECRET **out)
 typedef struct password_request {
     input_password *password;
     const char *path;
+    bool asked; /* since the last object was read */
 } password_request;
 
 static int get_password(const password_request *request)
@@ -130,6 +132,7 @@ static int password_callback(char *buffer, int size, int rwflag, void *arg)
     size_t length;
 
     (void)rwflag;
+    request->asked = true;
     if (password->secret == NULL && password->refused == EX_OK)
         password->refused = get_password(request);
     if (password->secret == NULL)
@@ -176,42 +179,57 @@ static int add_cert(key_input *input, X509 *cert)
     return complain_memory();
 }
 
+/* Parameters of an EC key stand in the key, too: nothing is lost with them. */
+static bool is_in_key(const OSSL_STORE_INFO *info)
+{
+    return OSSL_STORE_INFO_get_type(info) == OSSL_STORE_INFO_PARAMS &&
+           EVP_PKEY_is_a(OSSL_STORE_INFO_get0_PARAMS(info), "EC");
+}
+
 static int add_object(key_input *input, input_file *file, const OSSL_STORE_INFO *info)
 {
-    if (OSSL_STORE_INFO_get_type(info) == OSSL_STORE_INFO_PKEY)
+    int type = OSSL_STORE_INFO_get_type(info);
+
+    if (type == OSSL_STORE_INFO_PKEY)
         return add_key(input, file, OSSL_STORE_INFO_get1_PKEY(info));
-    if (OSSL_STORE_INFO_get_type(info) == OSSL_STORE_INFO_CERT)
+    if (type == OSSL_STORE_INFO_CERT) {
+        file->has_cert = true;
         return add_cert(input, OSSL_STORE_INFO_get1_CERT(info));
+    }
+    if (!is_in_key(info))
+        file->left_out = OSSL_STORE_INFO_type_string(type);
     return EX_OK;
 }
 
 /* libcrypto calls a wrong password by many names: that it asked for one is what tells. */
-static int complain_unreadable(const key_input *input, const input_file *file)
+static int complain_unreadable(const password_request *request)
 {
     ERR_clear_error();
-    if (input->password.refused != EX_OK)
-        return input->password.refused;
-    if (input->password.secret != NULL)
+    if (request->asked && request->password->refused != EX_OK)
+        return request->password->refused;
+    if (request->asked)
         return complain(EX_NOPERM,
                         "%s: the password is wrong (or the file is damaged); "
                         "check which password it was encrypted with",
-                        file->path);
+                        request->path);
     return complain(EX_DATAERR,
                     "%s: there is something in it that is neither a private key nor a "
                     "certificate in PEM, DER, PKCS#8 or PKCS#12; check it with "
                     "openssl storeutl -noout -text",
-                    file->path);
+                    request->path);
 }
 
-static int read_objects(key_input *input, input_file *file, OSSL_STORE_CTX *store)
+static int read_objects(key_input *input, input_file *file, OSSL_STORE_CTX *store,
+                        password_request *request)
 {
     while (!OSSL_STORE_eof(store)) {
+        request->asked = false;
+
         AUTO(info) OSSL_STORE_INFO *info = OSSL_STORE_load(store);
 
-        if (info != NULL)
-            DO(add_object(input, file, info));
-        else if (!OSSL_STORE_eof(store) && OSSL_STORE_error(store))
-            return complain_unreadable(input, file);
+        if (info == NULL)
+            return complain_unreadable(request);
+        DO(add_object(input, file, info));
     }
     return EX_OK;
 }
@@ -224,39 +242,91 @@ static void try_legacy(APP *app)
     ERR_clear_error();
 }
 
-static int parse_input(APP *app, key_input *input, input_file *file, const TPKS_SECRET *bytes)
+/* A block of PEM, or a whole file in DER. */
+static int parse_part(APP *app, key_input *input, input_file *file, password_request *request,
+                      const unsigned char *data, size_t size)
 {
-    password_request request = {&input->password, file->path};
-    AUTO(bio)
-    BIO *bio = BIO_new_mem_buf(tpks_secret_data_const(bytes), (int)tpks_secret_size(bytes));
+    AUTO(bio) BIO *bio = BIO_new_mem_buf(data, (int)size);
     AUTO(ui_method) UI_METHOD *ui = UI_UTIL_wrap_read_pem_callback(password_callback, 0);
     AUTO(store) OSSL_STORE_CTX *store = NULL;
 
     if (bio == NULL || ui == NULL)
         return complain_memory();
-    try_legacy(app);
-    store = OSSL_STORE_attach(bio, "file", app->libctx, NULL, ui, &request, NULL, NULL, NULL);
+    store = OSSL_STORE_attach(bio, "file", app->libctx, NULL, ui, request, NULL, NULL, NULL);
     if (store == NULL)
         return complain_crypto(EX_SOFTWARE, "cannot read key files");
-    return read_objects(input, file, store);
+    return read_objects(input, file, store, request);
 }
 
-static int object_count(const key_input *input)
+/* Moves behind the next block of PEM. *is_end: there is none. False for a damaged one, too. */
+static bool next_block(BIO *bio, bool *is_end)
 {
-    return (input->key != NULL) + (input->certs != NULL ? sk_X509_num(input->certs) : 0);
+    char *label = NULL, *header = NULL;
+    unsigned char *data = NULL;
+    long size = 0;
+    bool found;
+
+    ERR_clear_error();
+    found = PEM_read_bio(bio, &label, &header, &data, &size) == 1;
+    *is_end = !found && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+    OPENSSL_free(label);
+    OPENSSL_free(header);
+    OPENSSL_clear_free(data, (size_t)size);
+    ERR_clear_error();
+    return found;
+}
+
+/* How many lines say that a block ends: a block whose beginning is damaged has one, too. */
+static size_t count_ends(const unsigned char *data, size_t size)
+{
+    static const char mark[] = "\n-----END ";
+    const unsigned char *end = data + size;
+    size_t count = 0;
+
+    while ((data = memmem(data, (size_t)(end - data), mark, sizeof(mark) - 1)) != NULL) {
+        data += sizeof(mark) - 1;
+        count++;
+    }
+    return count;
+}
+
+/*
+ * Block by block, for at the end of a file the loader of libcrypto does not tell a damaged block,
+ * or a wrong password, from nothing.
+ */
+static int parse_input(APP *app, key_input *input, input_file *file, const TPKS_SECRET *bytes)
+{
+    password_request request = {&input->password, file->path, false};
+    const unsigned char *data = tpks_secret_data_const(bytes);
+    size_t size = tpks_secret_size(bytes), start = 0, blocks = 0;
+    AUTO(bio) BIO *bio = BIO_new_mem_buf(data, (int)size);
+    bool is_end;
+
+    if (bio == NULL)
+        return complain_memory();
+    try_legacy(app);
+    for (; next_block(bio, &is_end); blocks++) {
+        size_t end = size - BIO_ctrl_pending(bio);
+
+        DO(parse_part(app, input, file, &request, data + start, end - start));
+        start = end;
+    }
+    request.asked = false;
+    if (!is_end || blocks != count_ends(data, size))
+        return complain_unreadable(&request);
+    return blocks > 0 ? EX_OK : parse_part(app, input, file, &request, data, size);
 }
 
 int key_input_read(APP *app, key_input *input, input_file *file)
 {
     AUTO(secret) TPKS_SECRET *bytes = NULL;
-    int before = object_count(input);
 
     DO(read_input(file, &bytes));
     DO(parse_input(app, input, file, bytes));
-    if (object_count(input) == before && !file->has_key && input->certs == NULL)
-        return complain_unreadable(input, file);
     ERR_clear_error();
-    return EX_OK;
+    if (file->has_key || file->has_cert)
+        return EX_OK;
+    return complain(EX_DATAERR, "%s holds neither a private key nor a certificate", file->path);
 }
 
 int key_input_read_certs(APP *app, key_input *input, const char *path)

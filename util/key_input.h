@@ -36,6 +36,8 @@ typedef struct input_file {
     dev_t device;
     ino_t inode;
     bool has_key;
+    bool has_cert;
+    const char *left_out; /* what kind of thing in it was passed over; NULL: none */
 } input_file;
 
 /* What was found in all files together. */
@@ -49,8 +51,9 @@ void key_input_init(key_input *input);
 void key_input_free(key_input *input);
 /*
  * Adds what is in a file ("-" is standard input) of at most 1 MiB. A second, different private
- * key is an error, and so is a file with neither key nor certificate. `file` gets what is needed
- * to find the same file again.
+ * key is an error, and so is a file with neither key nor certificate, or with anything that cannot
+ * be read; parameters, public keys and CRLs are passed over. `file` gets what is needed to find the
+ * same file again.
  */
 int key_input_read(APP *app, key_input *input, input_file *file);
 /* The same for files of certificates: a private key in it is an error. */

@@ -133,8 +133,6 @@ static int start_and_run(APP *app, int argc, char **argv)
     code = run(app, argc - next, argv + next);
     if (code == EX_OK)
         app_finish(app);
-    if (app->json)
-        (void)output_json_failure(code);
     app_close(app);
     stop_libcrypto(app);
     return code;
@@ -148,6 +146,8 @@ int main(int argc, char **argv)
 
     harden(&cores);
     code = start_and_run(&app, argc, argv);
+    if (app.json)
+        (void)output_json_failure(code);
     written = output_finish();
     if (code == EX_OK && written == EX_OK && app.become != NULL)
         return become(app.become, &cores);

@@ -3,8 +3,9 @@
  */
 #include "new_password.h"
 
-#include <errno.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdio_ext.h>
 #include <string.h>
 
 #include "output.h"
@@ -33,15 +34,35 @@ int new_password_get(const new_password *options, TPKS_SECRET **out, tpks_kdf_co
     return complain_result(tpks_password_check(*out));
 }
 
-int recovery_key_print(const TPKS_SECRET *key, bool qr)
+/* A reader that is gone must be an error, not the end of us: the key has to be taken back then. */
+static void ignore_sigpipe(struct sigaction *before)
 {
-    if (fwrite(tpks_secret_data_const(key), 1, tpks_secret_size(key), stdout) <
-            tpks_secret_size(key) ||
-        putchar('\n') == EOF)
-        return complain(EX_OSERR, "cannot print the recovery key: %s", strerror(errno));
+    const struct sigaction ignore = {.sa_handler = SIG_IGN};
+
+    sigaction(SIGPIPE, &ignore, before);
+}
+
+static int print(const TPKS_SECRET *key, bool qr)
+{
+    fwrite(tpks_secret_data_const(key), 1, tpks_secret_size(key), stdout);
+    putchar('\n');
     if (qr)
         DO(qr_print(key));
-    DO(output_finish());
+    return output_finish();
+}
+
+int recovery_key_print(const TPKS_SECRET *key, bool qr)
+{
+    struct sigaction before;
+    int code;
+
+    ignore_sigpipe(&before);
+    code = print(key, qr);
+    if (code != EX_OK) {
+        __fpurge(stdout);
+        return code;
+    }
+    sigaction(SIGPIPE, &before, NULL);
     say("the %s above is the recovery key: it is shown only this once and opens the keystore "
         "without the HSM; keep it offline",
         qr ? "line, and the QR code," : "line");

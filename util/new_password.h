@@ -24,7 +24,11 @@ typedef struct new_password {
 int kdf_cost_of(unsigned long memory_mib, unsigned long passes, tpks_kdf_cost *cost);
 /* From the options, or asked for twice on the terminal. */
 int new_password_get(const new_password *options, TPKS_SECRET **out, tpks_kdf_cost *cost);
-/* Prints a recovery key on standard output, once; with `qr` as a QR code below it, too. */
+/*
+ * Prints a recovery key on standard output, once; with `qr` as a QR code below it, too. When that
+ * fails nobody has the key, nothing of it is printed later, and SIGPIPE stays ignored, so that the
+ * caller lives to undo what it made.
+ */
 int recovery_key_print(const TPKS_SECRET *key, bool qr);
 #define QR_OPTION(target)                                                                          \
     {                                                                                              \

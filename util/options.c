@@ -110,20 +110,39 @@ static int take_number(int number, const option_set *set, const command_usage *u
     exit(output_finish());
 }
 
+/*
+ * getopt_long(3) takes any beginning of a name, and has just read `longopt`; but a long name that
+ * is a safeguard must have been written out.
+ */
+static int check_written_out(const struct option *longopt, char **argv)
+{
+    bool apart = longopt->has_arg == required_argument && optarg == argv[optind - 1];
+    const char *word = argv[optind - (apart ? 2 : 1)] + strlen("--");
+    size_t length = strcspn(word, "=");
+
+    if (length == strlen(longopt->name))
+        return EX_OK;
+    return complain(EX_USAGE, "there is no option --%.*s; --%s must be written out", (int)length,
+                    word, longopt->name);
+}
+
 static int parse(const command_usage *usage, const option_spec *global, const char *shortopts,
                  int argc, char **argv)
 {
     static char program[] = PROGRAM; /* what getopt calls us in its messages */
     option_set set = {.count = 0};
-    int number;
+    int number, index = 0;
 
     add_specs(&set, usage->options);
     add_specs(&set, global);
     end_specs(&set);
     argv[0] = program;
     optind = 0;
-    while ((number = getopt_long(argc, argv, shortopts, set.longopts, NULL)) != -1)
+    while ((number = getopt_long(argc, argv, shortopts, set.longopts, &index)) != -1) {
+        if (number != '?')
+            DO(check_written_out(&set.longopts[index], argv));
         DO(take_number(number, &set, usage, global));
+    }
     return EX_OK;
 }
 
@@ -141,12 +160,30 @@ static int parse(const command_usage *usage, const option_spec *global, const ch
             {NULL, OPTION_FLAG, NULL, NULL, NULL},                                                 \
     }
 
+/* Whoever asked for JSON gets it also when a word before that was wrong. */
+static void look_for_json(APP *app, int argc, char **argv)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+        app->json = app->json || strcmp(argv[i], "--json") == 0;
+}
+
+static bool knows_json(const APP *app, const option_spec *specs)
+{
+    for (; specs != NULL && specs->name != NULL; specs++)
+        if (specs->target == &app->json)
+            return true;
+    return false;
+}
+
 int options_parse(APP *app, const command_usage *usage, int argc, char **argv, char ***arguments,
                   int *count)
 {
     const option_spec global[] = GLOBAL_OPTIONS(app);
+    int code = parse(usage, global, "", argc, argv);
 
-    DO(parse(usage, global, "", argc, argv));
+    if (code != EX_OK && knows_json(app, usage->options))
+        look_for_json(app, argc, argv);
+    DO(code);
     *arguments = argv + optind;
     *count = argc - optind;
     if (*count >= usage->min && *count <= usage->max)
@@ -161,9 +198,12 @@ int options_parse_global(APP *app, int argc, char **argv, int *next)
     const option_spec global[] = GLOBAL_OPTIONS(app);
     const command_usage usage = {.command = "", .arguments = "COMMAND", .summary = ""};
 
-    DO(parse(&usage, global, "+", argc, argv));
+    int code = parse(&usage, global, "+", argc, argv);
+
+    if (code != EX_OK)
+        look_for_json(app, argc, argv);
     *next = optind;
-    return EX_OK;
+    return code;
 }
 
 int options_split_hook(int *argc, char **argv, char *const **hook)

@@ -34,8 +34,8 @@ typedef struct command_usage {
 
 /*
  * Parses the options of a command and the global ones, in any order with the arguments; "--" ends
- * them. *arguments points into argv, *count says how many there are. --help and --version print
- * and end the process.
+ * them. Names must be written out. *arguments points into argv, *count says how many there are.
+ * --help and --version print and end the process.
  */
 int options_parse(APP *app, const command_usage *usage, int argc, char **argv, char ***arguments,
                   int *count);

@@ -203,7 +203,14 @@ int output_bio(BIO *bio, const char *path, mode_t mode)
 
 int output_finish(void)
 {
+    static bool complained;
+
+    errno = 0;
     if (fflush(stdout) == 0 && !ferror(stdout))
         return EX_OK;
-    return complain(EX_OSERR, "cannot write to standard output: %s", strerror(errno));
+    if (!complained)
+        complain(EX_OSERR, "cannot write to standard output: %s",
+                 errno != 0 ? strerror(errno) : "a part of it was lost");
+    complained = true;
+    return EX_OSERR;
 }

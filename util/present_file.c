@@ -81,16 +81,20 @@ static present_kind kind_of_block(const char *label, const unsigned char *data, 
     return strcmp(label, PEM_STRING_X509) == 0 ? PRESENT_CERTS : PRESENT_OTHER;
 }
 
-/* The kind of the next block; PRESENT_NONE when there is none. */
+/* The kind of the next block; PRESENT_NONE when there is none. What can't be parsed may be
+ * anything. */
 static present_kind next_kind(BIO *bio)
 {
     char *label = NULL, *header = NULL;
     unsigned char *data = NULL;
     long size = 0;
-    present_kind kind = PRESENT_NONE;
+    present_kind kind = PRESENT_OTHER;
 
+    ERR_clear_error();
     if (PEM_read_bio(bio, &label, &header, &data, &size) == 1)
         kind = kind_of_block(label, data, size);
+    else if (ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE)
+        kind = PRESENT_NONE;
     OPENSSL_free(label);
     OPENSSL_free(header);
     OPENSSL_clear_free(data, (size_t)size);
@@ -105,7 +109,7 @@ static present_kind kind_of(const present_file *file)
     present_kind kind = first == PRESENT_NONE ? PRESENT_OTHER : first;
     present_kind next;
 
-    while (first != PRESENT_NONE && (next = next_kind(bio)) != PRESENT_NONE)
+    while (kind != PRESENT_OTHER && (next = next_kind(bio)) != PRESENT_NONE)
         if (next != PRESENT_CERTS || first != PRESENT_CERTS)
             kind = PRESENT_OTHER;
     ERR_clear_error();

@@ -13,7 +13,6 @@
 #include "request.h"
 
 #define SUBJECT_MAX 4096
-#define DAYS_MAX 36500
 
 CLEANUP(X509_REQ *, X509_REQ_free, cleanup_req)
 CLEANUP(BIGNUM *, BN_free, cleanup_bn)
@@ -224,8 +223,6 @@ int self_sign(APP *app, const SIGNER *signer, const SUBJECT *subject, unsigned l
     AUTO(x509) X509 *cert = X509_new_ex(app->libctx, NULL);
     AUTO(md) EVP_MD *digest = digest_for(app, signer->key);
 
-    if (days == 0 || days > DAYS_MAX)
-        return complain(EX_USAGE, "--self-signed: 1 to %d days are possible", DAYS_MAX);
     if (cert == NULL || !fill_cert(cert, signer->key, subject, days) ||
         !add_extensions(cert, subject, policy))
         return complain_crypto(EX_SOFTWARE, "cannot make the self-signed certificate");

@@ -29,7 +29,9 @@ void subject_free(SUBJECT *subject);
 
 /* PEM of a PKCS#10 request (RFC 2986) into a memory BIO. */
 int request_write(APP *app, const SIGNER *signer, const SUBJECT *subject, BIO *out);
-/* A self-signed certificate (RFC 5280) for `days` days; `policy` is TPKS_MAY_... */
+#define DAYS_MAX 36500
+
+/* A self-signed certificate (RFC 5280) for 1 to DAYS_MAX days; `policy` is TPKS_MAY_... */
 int self_sign(APP *app, const SIGNER *signer, const SUBJECT *subject, unsigned long days,
               unsigned policy, X509 **out);
 

@@ -21,9 +21,9 @@ static bool is_plain(unsigned char c)
 }
 
 /* Writes one byte of the name; returns the end. */
-static char *put(char *to, unsigned char c, bool first)
+static char *put(char *to, unsigned char c, bool escape)
 {
-    if (is_plain(c) && !(first && c == '.')) {
+    if (is_plain(c) && !escape) {
         *to++ = (char)c;
         return to;
     }
@@ -51,7 +51,7 @@ static bool shorten(char *text, const char *name)
     return true;
 }
 
-char *safe_name(const char *name)
+char *safe_name(const char *name, const char *reserved)
 {
     char *text = malloc(3 * strlen(name) + 1);
     char *end = text;
@@ -59,7 +59,8 @@ char *safe_name(const char *name)
     if (text == NULL)
         return NULL;
     for (const char *from = name; *from != '\0'; from++)
-        end = put(end, (unsigned char)*from, from == name);
+        end = put(end, (unsigned char)*from,
+                  (*from == '.' && from == name) || strcmp(from, reserved) == 0);
     *end = '\0';
     if (end - text > LONGEST && !shorten(text, name)) {
         free(text);

@@ -110,6 +110,17 @@ usage() {
     fails "no command" 64 "a command is missing" "$KEYSTORE_COMMAND"
     fails "unknown command" 64 'no command "frobnicate"' tpk frobnicate
     fails "unknown option" 64 "--frobnicate" tpk list --frobnicate
+    fails "the beginning of a flag" 64 "--no-recovery must be written out" tpk init --no
+    fails "the beginning of an option with a value" 64 "--store must be written out" tpk init --sto x
+    fails "the same in one word" 64 "--store must be written out" tpk init --sto=--store
+    fails "the beginning of a global option" 64 "--keystore must be written out" \
+        "$KEYSTORE_COMMAND" --keyst x list
+    fails "the same behind the command" 64 "--keystore must be written out" tpk list --keyst x
+    fails "the beginning of --help" 64 "--help must be written out" tpk list --hel
+    fails "the beginning of two options" 64 "ambiguous" tpk init --kdf 8
+    fails "behind arguments" 64 "--unencrypted must be written out" tpk export web x y --unenc
+    fails "a value like a beginning is a value" 78 "$CONFIG" tpk export web --out --unenc --unencrypted \
+        --yes-export-private-key
     fails "option without its value" 64 "" tpk show --config
     fails "number that is none" 64 "needs a number" tpk init --kdf-memory 8x --kdf-passes 1
     fails "number that is too large" 64 "needs a number" tpk list --password-fd 4294967296
@@ -221,6 +232,35 @@ init_recovery() {
     secret_file "$HERE/pw" 'correct horse battery\n'
     ok "password and recovery key" fast_init --software --recovery --password-file "$HERE/pw"
     same "are two ways back" 2 "$(json_get 'j["ways_back"]' status --json)"
+}
+
+# A recovery key that nobody gets is no way back, and that is said.
+init_unprinted() {
+    local where removal
+    into_full() {
+        "$@" >/dev/full
+    }
+    for where in full closed; do
+        use "unprinted_$where"
+        local start=("$KEYSTORE_COMMAND" --config "$CONFIG" init --store "$(keystore_store)"
+            --state "$HERE/state" --software --recovery --kdf-memory 8 --kdf-passes 1)
+        fails "init --recovery into $where" 71 "nobody has the recovery key" "into_$where" "${start[@]}"
+        says "the keystore is there" "made the keystore"
+        says "without a way back" "ways back without the HSM: none"
+        same "the failure is said once" 1 "$(grep -c 'cannot write to standard output' "$OUT")"
+        removal=$(sed -n 's/.*trustpoint-keystore \(slot remove [0-9a-f]*\)".*/\1/p' "$OUT")
+        ok "another key can be had" into "$HERE/key" tpk slot add recovery
+        chmod 0600 "$HERE/key"
+        # shellcheck disable=SC2086
+        ok "the one that nobody has can be removed" tpk $removal --yes
+        ok "and this is the way back" tpk slot test --password-file "$HERE/key"
+        use "unprinted_${where}_2"
+        secret_file "$HERE/pw" 'correct horse battery\n'
+        fails "the same beside a password" 71 "taken back" "into_$where" "$KEYSTORE_COMMAND" --config \
+            "$CONFIG" init --store "$(keystore_store)" --state "$HERE/state" --software --recovery \
+            --password-file "$HERE/pw" --kdf-memory 8 --kdf-passes 1
+        same "which is the only way back" 1 "$(json_get 'j["ways_back"]' status --json)"
+    done
 }
 
 # type_back ANSWER COMMAND...: at a terminal; each time the recovery key is asked for, ANSWER or,
@@ -404,6 +444,66 @@ import_bad() {
         "$KEYSTORE_COMMAND" --config "$CONFIG" import stdin -
 }
 
+# no_terminal ARGUMENTS...: the command, where nobody can be asked.
+no_terminal() {
+    setsid -w "$KEYSTORE_COMMAND" --config "$CONFIG" "$@"
+}
+
+# What is last in a file counts as much as what is first.
+import_whole() {
+    local word input=(--input-password-file "$HERE/input") wrong=(--input-password-file "$HERE/wrong")
+    cat "$PRIVATE/rsa.key" "$WORK/rsa.pem" "$HERE/p256.p8" >"$HERE/two.pem"
+    cp "$HERE/two.pem" "$HERE/two.copy"
+    fails "an encrypted second key, and nobody to ask" 77 "--input-password-file" \
+        no_terminal import whole "$HERE/two.pem" --delete-source
+    fails "an encrypted second key and a wrong password" 77 "password is wrong" \
+        tpk import whole "$HERE/two.pem" --delete-source "${wrong[@]}"
+    fails "an encrypted second key and its password" 65 "second" \
+        tpk import whole "$HERE/two.pem" --delete-source "${input[@]}"
+    ok "nothing of all this has touched the file" cmp "$HERE/two.pem" "$HERE/two.copy"
+    cat "$WORK/rsa.pem" "$HERE/pkcs1.enc" >"$HERE/both.pem"
+    fails "certificate and encrypted key, wrong password" 77 "password is wrong" \
+        tpk import whole "$HERE/both.pem" "${wrong[@]}"
+    fails "a password that was good for another file" 65 "neither" \
+        tpk import whole "$HERE/both.pem" "$HERE/garbled.pem" "${input[@]}"
+
+    (cat "$WORK/rsa.pem" && sed '3s/^..../@@@@/' "$WORK/ca.pem") >"$HERE/last.pem"
+    (cat "$WORK/rsa.pem" && sed '$d' "$WORK/ca.pem") >"$HERE/cut.pem"
+    (cat "$WORK/rsa.pem" && sed '1s/^-//' "$WORK/ca.pem") >"$HERE/begin.pem"
+    (cat "$WORK/rsa.pem" && printf -- '-----BEGIN NOTE-----\nAAAA\n-----END NOTE-----\n') >"$HERE/note.pem"
+    for word in last cut begin note; do
+        fails "what cannot be read at the end ($word)" 65 "neither" \
+            tpk import whole "$PRIVATE/rsa.key" --cert "$HERE/$word.pem"
+    done
+    (plain openssl x509 -in "$WORK/rsa.pem" -outform DER && head -c 100 "$HERE/random") >"$HERE/tail.der"
+    fails "what cannot be read behind DER" 65 "neither" \
+        tpk import whole "$PRIVATE/rsa.key" --cert "$HERE/tail.der"
+    fails "a text for --chain" 65 "neither" \
+        tpk import whole "$PRIVATE/rsa.key" --cert "$WORK/rsa.pem" --chain "$HERE/text"
+    fails "set-cert: a wrong password for the second file" 77 "password is wrong" \
+        tpk set-cert rsa "$WORK/rsa.pem" "$HERE/rsa.p12" "${wrong[@]}"
+    fails "set-cert: an encrypted key, and nobody to ask" 77 "--input-password-file" \
+        no_terminal set-cert rsa "$HERE/both.pem"
+    fails "nothing was kept of all that" 66 "whole" tpk show whole
+}
+
+# Beside the key: what is in it anyway, what is passed over, and what would be lost.
+import_beside() {
+    plain openssl ecparam -name prime256v1 -genkey -out "$HERE/params.pem" 2>>"$OUT"
+    plain openssl pkey -in "$HERE/params.pem" -pubout -out "$HERE/public.pem"
+    ok "parameters before the key" grep -q "EC PARAMETERS" "$HERE/params.pem"
+    cat "$HERE/params.pem" "$HERE/public.pem" >"$HERE/beside.pem"
+    fails "--delete-source of more than is taken in" 65 "would be lost" \
+        tpk import beside "$HERE/beside.pem" --delete-source
+    ok "deletes nothing" test -s "$HERE/beside.pem"
+    fails "and keeps no record" 66 "beside" tpk show beside
+    ok "without it that is passed over" tpk import beside "$HERE/beside.pem"
+    same_key "and the key is there" beside "$HERE/params.pem"
+    fails "nothing but a public key" 65 "neither" tpk import public "$HERE/public.pem"
+    ok "--delete-source with parameters of the key" tpk import params "$HERE/params.pem" --delete-source
+    ok "deletes the file" test ! -e "$HERE/params.pem"
+}
+
 import_names() {
     local name
     fails "empty name" 65 "" tpk import '' "$PRIVATE/rsa.key"
@@ -492,6 +592,7 @@ generate() {
     done 2>/dev/null
     fails "--san that is none" 64 "--san" tpk generate bad --csr - --san x
     fails "--self-signed 0 with a subject" 64 "" tpk generate bad --self-signed 0 --subject /CN=x
+    fails "--self-signed 0 alone" 64 "1 to 36500" tpk generate bad --self-signed 0
     fails "--self-signed for ever" 64 "36500" tpk generate bad --self-signed 36501
     fails "a request that cannot be written" any "cannot create" \
         tpk generate unwritten --csr "$HERE/no/such/folder"
@@ -935,11 +1036,14 @@ manuals() {
 init_passwords
 init_files
 init_recovery
+init_unprinted
 init_terminal
 init_type_back
 import_types
 import_certificates
 import_bad
+import_whole
+import_beside
 import_names
 delete_source
 generate

@@ -38,6 +38,9 @@ for command in "${READERS[@]}"; do
     answers "no keystore, ${words[0]}" 78 'whole(j) and j["state"] == "uninitialized"' \
         "${words[@]}" --json
 done
+answers "wrong usage before --json" 64 'whole(j) and j["state"] == "bad-input"' list --bogus --json
+answers "wrong usage before the command" 64 'whole(j)' --bogus list --json
+answers "an option that is not written out" 64 'whole(j)' list --expires 1d --json
 answers "wrong usage" 64 'whole(j) and j["state"] == "bad-input"' list --json nobody
 
 # ---- all is well ---------------------------------------------------------------------------------------

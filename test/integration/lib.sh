@@ -119,6 +119,18 @@ quietly() {
     "$@" >"$OUT" 2>&1 </dev/null
 }
 
+# into_closed COMMAND...: standard output, with BOTH=1 standard error too, is a pipe without reader.
+into_closed() {
+    python3 - "$@" <<'SCRIPT'
+import os, signal, subprocess, sys
+reader, writer = os.pipe()
+os.close(reader)
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+both = {"stderr": writer} if os.environ.get("BOTH") else {}
+sys.exit(subprocess.run(sys.argv[1:], stdout=writer, **both).returncode)
+SCRIPT
+}
+
 # ok NAME COMMAND...: the command must succeed.
 ok() {
     local name=$1 code=0
@@ -299,6 +311,14 @@ lose_token() {
 token_back() {
     rm -rf -- "$PRIVATE/tokens"
     mv "$PRIVATE/tokens.away" "$PRIVATE/tokens"
+}
+
+# build_failing_module: WORK/failing.so, which is SoftHSM as long as FAIL is not set.
+build_failing_module() {
+    local -a flags
+    read -r -a flags < <(pkg-config --cflags p11-kit-1)
+    "${CC:-cc}" -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -shared -fPIC -o "$WORK/failing.so" \
+        "-DSOFTHSM=\"$SOFTHSM\"" "$ROOT/test/integration/failing_module.c" "${flags[@]}" -ldl
 }
 
 # unreadable_for USER FILE...: one check for each file: it has content that the user cannot read.

@@ -122,6 +122,26 @@ same "every name has files of its own" 24 "$(find "$WORK/names" -type f | wc -l)
 ok "nothing beside the folder" test ! -e "$WORK/up.crt"
 same "nothing is hidden but the marks" 8 "$(find "$WORK/names" -name '.*' -type f | wc -l)"
 
+# files_of NAME: what it lets nginx read, together.
+files_of() {
+    tpk generate "$1" --type rsa:2048 >>"$OUT" 2>&1
+    tpk csr "$1" --subject "/CN=$1" >"$PRIVATE/apart.csr"
+    ca_sign "$PRIVATE/apart.csr" "$WORK/apart.pem" "$1"
+    tpk set-cert "$1" "$WORK/apart.pem" "$WORK/ca.pem"
+    config nginx "$1" --dir "$WORK/apart" >>"$OUT" 2>&1
+}
+for name in w w.chain w.chain.chain w.crt w.crt.key w.chain.crt .chain w=2Echain; do
+    files_of "$name"
+done
+same "names like those of other files have their own, too" 24 \
+    "$(find "$WORK/apart" -type f -not -name '.*' | wc -l)"
+for name in w w.chain w.chain.chain w.crt w.crt.key w.chain.crt .chain w=2Echain; do
+    ok "which nobody else writes: $name" config nginx "$name" --dir "$WORK/apart" --dry-run
+done
+same "an ordinary name is that of its files" 3 \
+    "$(cd "$WORK/apart" && find w.crt w.chain.crt w.crt.key | wc -l)"
+ok "the chain is the chain" cmp "$WORK/apart/w.chain.crt" <(plain openssl x509 -in "$WORK/ca.pem")
+
 # ---- what is warned of ----------------------------------------------------------------------------
 
 # dated FROM UNTIL: the record `ending` gets a certificate with these dates, as date(1) reads them.
@@ -307,6 +327,12 @@ rmdir "$F/ending.crt.key"
 cp "$PRIVATE/web.key" "$F/ending.crt"
 fails "a key where the certificate is to be" 73 "something else" config nginx ending --dir "$F"
 ok "is still there" cmp "$PRIVATE/web.key" "$F/ending.crt"
+for end in '3s/^..../@@@@/' '$d'; do
+    (cat "$WORK/web.pem" && sed "$end" "$PRIVATE/web.key") >"$F/ending.crt"
+    cp "$F/ending.crt" "$WORK/damaged"
+    fails "certificate and a damaged key ($end)" 73 "something else" config nginx ending --dir "$F"
+    ok "which stays as it is" cmp "$WORK/damaged" "$F/ending.crt"
+done
 rm "$F/ending.crt"
 
 cp "$PRIVATE/web.key" "$F/ending.crt.key"

@@ -149,6 +149,13 @@ secret_file "$PRIVATE/mistyped" "$(sed 's/.$/x/' "$RECOVERY")"
 fails "a mistyped one is told apart" any "" tpk slot test --password-file "$PRIVATE/mistyped"
 fails "slot add recovery that can't be printed" 71 "" into /dev/full tpk slot add recovery
 same "leaves no slot that nobody can use" 1 "$(count recovery active)"
+same "and is said once" 1 "$(grep -c 'cannot write to standard output' "$OUT")"
+fails "slot add recovery into a pipe that nobody reads" 71 "taken back" \
+    into_closed "$KEYSTORE_COMMAND" --config "$CONFIG" slot add recovery
+same "leaves no slot that nobody can use" 1 "$(count recovery active)"
+BOTH=1 fails "nor when the messages go there too" 71 "" \
+    into_closed "$KEYSTORE_COMMAND" --config "$CONFIG" slot add recovery
+same "leaves no slot that nobody can use" 1 "$(count recovery active)"
 
 # ---- removal ----------------------------------------------------------------------------------------
 
@@ -189,6 +196,37 @@ same "one KEK" 1 "$(objects)"
 same "no stale slot" 0 "$(count hsm-aes stale)"
 ok "the key loads" openssl pkey -in trustpoint://ec -noout
 ok "verify" tpk verify
+
+# Several at once: whoever was slower has a new KEK, too, and the old one is gone.
+rotations=()
+for i in 1 2 3; do
+    start "$WORK/rotation.$i" "$KEYSTORE_COMMAND" --config "$CONFIG" rotate-kek --destroy-old
+    rotations+=("$PID")
+done
+for PID in "${rotations[@]}"; do
+    wait "$PID" || true
+    unset "STARTED[$PID]"
+done
+cat "$WORK"/rotation.? >"$OUT"
+says "rotations at the same time" "the token has a new KEK"
+says_not "that another was faster is no error" "no such slot"
+ok "verify" tpk verify
+for id in $(json "' '.join(s['id'] for s in j if s['kind'] == 'hsm-aes' and s['state'] == 'stale')" slots --json); do
+    tpk slot remove "$id" --destroy-key --yes >>"$OUT" 2>&1
+done
+same "one KEK" 1 "$(objects)"
+
+build_failing_module
+TOKEN_URI=${WEB_URI/$SOFTHSM/$WORK/failing.so}
+write_keystore_cnf
+OLD=$(slot_of hsm-aes)
+FAIL=destroy fails "an old KEK that the token does not destroy" 69 "the token has a new KEK" \
+    tpk rotate-kek --destroy-old
+says "what is still there" "slot remove ${OLD:0:8} --destroy-key"
+ok "which does the rest" tpk slot remove "${OLD:0:8}" --destroy-key --yes
+same "one KEK" 1 "$(objects)"
+TOKEN_URI=$WEB_URI
+write_keystore_cnf
 
 ok "the active HSM slot can be removed" tpk slot remove "$(slot_of hsm-aes)" --yes
 same "it is retired" 1 "$(count hsm-aes retired)"
@@ -302,6 +340,9 @@ fails "restore --dry-run without a token" 69 "would change nothing" tpk restore 
 same "in one word" token-missing "$(json "j['found']" restore --dry-run --json || true)"
 ok "restore --init-token --dry-run makes none" tpk restore --init-token --dry-run \
     --so-pin-source "file:$PRIVATE/so.pin" --password-file "$PASSWORD_FILE"
+chmod 0600 "$WRONG"
+fails "restore --init-token with a wrong password" 77 "" tpk restore --init-token \
+    --so-pin-source "file:$PRIVATE/so.pin" --password-file "$WRONG"
 same "no token was made" 0 "$(find "$PRIVATE/tokens" -name token.object | wc -l)"
 ok "restore --init-token" tpk restore --init-token --so-pin-source "file:$PRIVATE/so.pin" \
     --password-file "$PASSWORD_FILE"
@@ -318,7 +359,7 @@ ok "header backup" tpk header backup "$HEADER"
 same "mode 0600" 600 "$(stat -c %a "$HEADER")"
 fails "header backup onto a file that is there" 73 "" tpk header backup "$HEADER"
 same "it holds no record" 0 "$(sqlite3 "$HEADER" 'select count(*) from tpks_record')"
-fails "header restore of nothing" any "" tpk header restore "$WORK/absent"
+fails "header restore of nothing" 66 "cannot read $WORK/absent" tpk header restore "$WORK/absent"
 head -c 4096 /dev/zero >"$PRIVATE/garbage"
 fails "header restore of garbage" any "" tpk header restore "$PRIVATE/garbage"
 damage() {

@@ -42,6 +42,9 @@ says "doctor says what they need" "need the token and its PIN"
 ok "a stub" tpk stub web --out "$WORK/web.stub"
 says "with a word about workers" "while they run"
 fails "Ed25519 is not for this token's path" 65 "use rsa:2048" tpk generate x --type ed25519 --in-hsm
+fails "a certificate for ever" 64 "1 to 36500" tpk generate x --in-hsm --self-signed 99999
+fails "makes no key first" 66 "no record" tpk show x
+same "nor in the token" 3 "$(keys_in_token)"
 fails "a name is taken once" 73 "exists already" tpk generate web --in-hsm
 fails "it can't be exported" 77 "never leaves" tpk export web --out "$PRIVATE/x" --unencrypted \
     --yes-export-private-key
@@ -136,6 +139,44 @@ same "it is gone" $((before - 1)) "$(keys_in_token)"
 fails "--destroy-key is for such keys only" 64 "keys in a token" \
     bash -c '"$@" import plain "$0" >/dev/null && "$@" delete plain --destroy-key --yes' \
     "$PRIVATE/other.key" "$KEYSTORE_COMMAND" --config "$CONFIG"
+
+# ---- what a killed command has left ---------------------------------------------------------------
+
+# at_terminal ANSWER COMMAND...
+at_terminal() {
+    (umask 077 && printf '%s\n' "$1" >"$PRIVATE/answer")
+    shift
+    python3 "$ROOT/test/integration/at_terminal.py" --answers "$PRIVATE/answer" -- \
+        "$KEYSTORE_COMMAND" --config "$CONFIG" "$@"
+}
+# killed_generate NAME: killed where the token makes the key.
+killed_generate() {
+    local code=0
+    FAIL=generate quietly tpk generate "$1" --in-hsm || code=$?
+    same "generate $1 is killed" 137 "$code"
+}
+build_failing_module
+GOOD_URI=$TOKEN_URI
+TOKEN_URI=${TOKEN_URI/$SOFTHSM/$WORK/failing.so}
+write_keystore_cnf
+killed_generate half
+fails "it is no record" 66 "--destroy-key" tpk show half
+fails "delete asks, and there is no terminal" 64 "terminal" \
+    setsid -w "$KEYSTORE_COMMAND" --config "$CONFIG" delete half --destroy-key
+fails "delete asks, and no is no" 77 "not confirmed" at_terminal no delete half --destroy-key
+says_not "that is all it says" "was being made"
+lose_token
+fails "delete without the token" 69 "no initialised token" tpk delete half --destroy-key --yes
+says_not "that is all it says" "was being made"
+fails "a name that was never there" 66 "no record" tpk delete nobody --destroy-key --yes
+token_back
+ok "delete with the token" at_terminal yes delete half --destroy-key
+fails "nothing is left to delete" 66 "no record" \
+    setsid -w "$KEYSTORE_COMMAND" --config "$CONFIG" delete half --destroy-key
+fails "of a name that was never there nobody is asked" 66 "no record" at_terminal yes delete nobody --destroy-key
+says_not "nobody" "Type yes"
+TOKEN_URI=$GOOD_URI
+write_keystore_cnf
 
 # ---- the whole token is lost --------------------------------------------------------------------
 
