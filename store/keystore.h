@@ -574,8 +574,9 @@ TPKS_API TPKS_CHECK tpks_result tpks_password_change(TPKS *ks,
  */
 TPKS_API bool tpks_upgrade_password(TPKS *ks);
 /*
- * Removes a slot, never the last way back (TPKS_NOT_PERMITTED). The KEK of an HSM slot stays on
- * its token, under a retired slot that names it, unless `destroy_key`.
+ * Removes a slot, never the last way back nor the last slot (TPKS_NOT_PERMITTED), whatever other
+ * processes remove at the same time. The KEK of an HSM slot stays on its token, under a retired
+ * slot that names it, unless `destroy_key`.
  */
 TPKS_API TPKS_CHECK tpks_result tpks_slot_remove(TPKS *ks, const unsigned char id[TPKS_ID_SIZE],
                                                  bool destroy_key);

@@ -57,6 +57,7 @@ typedef struct slot_change {
     bool without_wrap;           /* it is only planned */
     const unsigned char *drop;   /* NULL: nothing */
     const unsigned char *retire; /* keeps the row of an HSM slot, without what it wrapped */
+    const head *beside;          /* whose slots count too; NULL: there are no others */
 } slot_change;
 
 static slot_row *find_slot(head *h, const unsigned char id[TPKS_ID_SIZE])
@@ -79,13 +80,12 @@ static void outdate_others(head *h, const slot_row *made)
     }
 }
 
+/* The slot is there. */
 static tpks_result retire(head *h, const unsigned char id[TPKS_ID_SIZE])
 {
     new_slot kept = {0};
     slot_row *slot = find_slot(h, id);
 
-    if (slot == NULL)
-        return fail(TPKS_CONFLICT, "the slot was removed meanwhile");
     kept.slot = *slot;
     memset(slot, 0, sizeof(*slot)); /* its parts moved to the copy */
     memcpy(slot->id, id, TPKS_ID_SIZE);
@@ -95,10 +95,87 @@ static tpks_result retire(head *h, const unsigned char id[TPKS_ID_SIZE])
     return result;
 }
 
+static size_t count_active(const head *h)
+{
+    size_t active = 0;
+
+    for (size_t i = 0; h != NULL && i < h->slot_count; i++)
+        active += h->slots[i].state == SLOT_ACTIVE;
+    return active;
+}
+
+static size_t count_ways_back(const head *h)
+{
+    return h == NULL ? 0 : head_ways_back(h);
+}
+
+/* Would anything still open the DEK when `slot` is gone, and then every HSM? */
+static tpks_result check_removable(const head *h, const head *beside, const slot_row *slot)
+{
+    if (slot->kind == SLOT_SOFTWARE)
+        return fail(TPKS_UNSUPPORTED, "the slot of a software keystore can't be removed");
+    if (slot_is_way_back(slot) && count_ways_back(h) + count_ways_back(beside) == 1)
+        return fail(TPKS_NOT_PERMITTED,
+                    "this is the last password or recovery key: add another one "
+                    "first, or every key is lost with the HSM");
+    if (slot->state == SLOT_ACTIVE && count_active(h) + count_active(beside) == 1)
+        return fail(TPKS_NOT_PERMITTED, "this is the last slot: without it every key is lost");
+    return TPKS_OK;
+}
+
+static tpks_result find_to_remove(const head *h, const unsigned char id[TPKS_ID_SIZE],
+                                  const slot_row **slot)
+{
+    *slot = head_slot(h, id);
+    if (*slot == NULL)
+        return fail(TPKS_NOT_FOUND,
+                    "there is no such slot any more: see trustpoint-keystore slots");
+    return TPKS_OK;
+}
+
+static tpks_result check_drop(const head *h, const slot_change *change)
+{
+    const slot_row *slot = NULL;
+
+    TRY(find_to_remove(h, change->drop, &slot));
+    /* With its row the name of its KEK would go. */
+    if (slot_is_hsm(slot) && slot->state != SLOT_RETIRED)
+        return fail(TPKS_NOT_PERMITTED,
+                    "the slot was taken into use again: see trustpoint-keystore slots");
+    return change->put != NULL ? TPKS_OK : check_removable(h, change->beside, slot);
+}
+
+static tpks_result check_retire(const head *h, const slot_change *change)
+{
+    const slot_row *slot = NULL;
+
+    TRY(find_to_remove(h, change->retire, &slot));
+    return check_removable(h, change->beside, slot);
+}
+
+/* Another process may have changed the slots since the caller looked at them: what must hold is
+ * asked of the very head that is changed. */
+static tpks_result check_change(const head *h, const slot_change *change)
+{
+    if (change->drop != NULL)
+        TRY(check_drop(h, change));
+    if (change->retire != NULL)
+        TRY(check_retire(h, change));
+    /* One in the place of another does not make them more. */
+    if (change->put != NULL && change->drop == NULL && slot_is_way_back(&change->put->slot) &&
+        head_ways_back(h) >= WAYS_BACK_MAX)
+        return fail(TPKS_UNSUPPORTED,
+                    "a keystore has at most %d password and recovery slots: remove "
+                    "one first",
+                    WAYS_BACK_MAX);
+    return TPKS_OK;
+}
+
 static tpks_result prepare_slots(TPKS *ks, const void *arg)
 {
     const slot_change *change = arg;
 
+    TRY(check_change(&ks->head, change));
     if (change->put != NULL) {
         TRY(head_put_slot(&ks->head, &change->put->slot,
                           change->without_wrap ? NULL : &change->put->wrap));
@@ -198,17 +275,6 @@ tpks_result tpks_rotate_kek(TPKS *ks, unsigned char id[TPKS_ID_SIZE])
 
 /* ---- passwords and recovery keys ---- */
 
-static tpks_result start_way_back(TPKS *ks, TPKS **owner, TPKS_SECRET **dek)
-{
-    TRY(start(ks, owner, dek));
-    if (head_ways_back(&(*owner)->head) >= WAYS_BACK_MAX)
-        return fail(TPKS_UNSUPPORTED,
-                    "a keystore has at most %d password and recovery slots: remove "
-                    "one first",
-                    WAYS_BACK_MAX);
-    return TPKS_OK;
-}
-
 tpks_result tpks_slot_add_password(TPKS *ks, const TPKS_SECRET *password, tpks_kdf_cost cost,
                                    unsigned char id[TPKS_ID_SIZE])
 {
@@ -219,7 +285,7 @@ tpks_result tpks_slot_add_password(TPKS *ks, const TPKS_SECRET *password, tpks_k
     slot_change change = {.put = &made};
 
     TRY(tpks_password_check(password));
-    TRY(start_way_back(ks, &owner, &dek));
+    TRY(start(ks, &owner, &dek));
     TRY(slot_make_password(ks->libctx, &owner->head, password, cost, dek, &made));
     TRY(change_slots(owner, &change, "slot-added"));
     give_id(&made, id);
@@ -236,7 +302,7 @@ tpks_result tpks_slot_add_recovery(TPKS *ks, TPKS_SECRET **recovery_key,
     NEW_SLOT made = {0};
     slot_change change = {.put = &made};
 
-    TRY(start_way_back(ks, &owner, &dek));
+    TRY(start(ks, &owner, &dek));
     TRY(slot_make_recovery(ks->libctx, &owner->head, dek, &made, &text));
     TRY(change_slots(owner, &change, "slot-added"));
     give_id(&made, id);
@@ -271,24 +337,6 @@ tpks_result tpks_password_change(TPKS *ks, const unsigned char old[TPKS_ID_SIZE]
 
 /* ---- removal ---- */
 
-/* Would anything still open the DEK when every HSM is gone? */
-static tpks_result check_removable(const TPKS *ks, const slot_row *slot)
-{
-    size_t active = 0;
-
-    for (size_t i = 0; i < ks->head.slot_count; i++)
-        active += ks->head.slots[i].state == SLOT_ACTIVE;
-    if (slot->kind == SLOT_SOFTWARE)
-        return fail(TPKS_UNSUPPORTED, "the slot of a software keystore can't be removed");
-    if (slot_is_way_back(slot) && head_ways_back(&ks->head) == 1)
-        return fail(TPKS_NOT_PERMITTED,
-                    "this is the last password or recovery key: add another one "
-                    "first, or every key is lost with the HSM");
-    if (slot->state == SLOT_ACTIVE && active == 1)
-        return fail(TPKS_NOT_PERMITTED, "this is the last slot: without it every key is lost");
-    return TPKS_OK;
-}
-
 static tpks_result destroy_kek_of(TPKS *ks, const char *serial,
                                   const unsigned char cka_id[CKA_ID_SIZE])
 {
@@ -315,13 +363,9 @@ static tpks_result remove_beside(TPKS *ks, const unsigned char id[TPKS_ID_SIZE])
         return fail(TPKS_NOT_PERMITTED, "this slot is Trustpoint's own: it is not removed here");
     if (slot == NULL)
         return fail(TPKS_NOT_FOUND, "there is no such slot: see trustpoint-keystore slots");
-    if (head_ways_back(&side->head) + head_ways_back(&ks->head) == 1)
-        return fail(TPKS_NOT_PERMITTED,
-                    "this is the last password or recovery key: add another one first, or every "
-                    "key is lost with the HSM");
     TRY(tpks_unlock(ks));
     TRY(sidecar_for_change(ks, &side));
-    return change_slots(side, &(slot_change){.drop = id}, "slot-removed");
+    return change_slots(side, &(slot_change){.drop = id, .beside = &ks->head}, "slot-removed");
 }
 
 tpks_result tpks_slot_remove(TPKS *ks, const unsigned char id[TPKS_ID_SIZE], bool destroy_key)
@@ -338,7 +382,6 @@ tpks_result tpks_slot_remove(TPKS *ks, const unsigned char id[TPKS_ID_SIZE], boo
     const slot_row *slot = head_slot(&ks->head, gone);
     if (slot == NULL)
         return fail(TPKS_NOT_FOUND, "there is no such slot: see trustpoint-keystore slots");
-    TRY(check_removable(ks, slot));
     if (!slot_is_hsm(slot) || (slot->state == SLOT_RETIRED && !destroy_key))
         return change_slots(ks, &(slot_change){.drop = gone}, "slot-removed");
     memcpy(cka_id, slot->cka_id.data, sizeof(cka_id));

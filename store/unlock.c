@@ -185,24 +185,31 @@ static tpks_result unlock_beside(TPKS *ks, const TPKS_SECRET *secret, tpks_resul
     return accept_dek(ks, slot, dek);
 }
 
+/* A hostile database must not make the tries of one secret thousands. */
+static tpks_result fail_untried(slot_kind kind)
+{
+    return fail(TPKS_WRONG_SECRET,
+                "it opens none of the slots of kind %s that were tried; there are more, but only "
+                "the first %d are: remove those that nobody needs",
+                slot_kind_name(kind), WAYS_BACK_MAX);
+}
+
 tpks_result tpks_unlock_with(TPKS *ks, const TPKS_SECRET *secret)
 {
     CRYPTO_SCOPE;
     slot_kind kind = recovery_key_looks_like(secret) ? SLOT_RECOVERY : SLOT_PASSWORD;
     tpks_result result =
         fail(TPKS_WRONG_SECRET, "the keystore has no active slot of kind %s", slot_kind_name(kind));
+    size_t tries = 0;
 
     keystore_lock(ks); /* so that success speaks of this secret */
-    if (head_ways_back(&ks->head) > WAYS_BACK_MAX)
-        return fail(TPKS_TAMPERED,
-                    "the keystore has more than %d password and recovery slots: "
-                    "restore the database from a backup",
-                    WAYS_BACK_MAX);
     for (size_t i = 0; i < ks->head.slot_count && ks->dek == NULL; i++) {
         const slot_row *slot = &ks->head.slots[i];
         DEK *dek = NULL;
         if (slot->state != SLOT_ACTIVE || slot->kind != kind)
             continue;
+        if (tries++ == WAYS_BACK_MAX)
+            return fail_untried(kind);
         result = slot_open_secret(ks->libctx, &ks->head, slot, secret, &dek);
         if (result == TPKS_OK)
             result = accept_dek(ks, slot, dek);

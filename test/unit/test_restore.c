@@ -617,6 +617,44 @@ START_TEST(a_second_token_gets_a_slot_of_its_own)
 }
 END_TEST
 
+/* Two tokens and no way back: of two removals at once, one is refused. */
+START_TEST(two_writers_leave_a_slot)
+{
+    char text[1024], second[512];
+    unsigned char id[2][TPKS_ID_SIZE];
+    TPKS_CONFIG *other = NULL;
+    TPKS *a = NULL, *b = NULL;
+    HSM *hsm = NULL;
+    tpks_create_params params = {.no_way_back = true};
+
+    init_token("second");
+    snprintf(second, sizeof(second),
+             "pkcs11:token=second?module-path=" SOFTHSM "&pin-source=file:%s/pin", scratch());
+    snprintf(text, sizeof(text),
+             "[keystore]\nstore = sqlite:%s/other.db\nstate = %s/other\ntoken = %s\n", scratch(),
+             scratch(), token_uri);
+    expect_ok(tpks_config_load(write_file("other.cnf", text, strlen(text), 0600), &other));
+    tpks_options options = {.config = other, .access = TPKS_WRITE};
+    /* The module looks for new tokens only while nobody uses it. */
+    expect_ok(
+        hsm_open(&(hsm_options){.token_uri = second, .lock_dir = scratch(), .write = true}, &hsm));
+    hsm_close(hsm);
+    expect_ok(tpks_create(&options, &params, NULL));
+    expect_ok(tpks_open(&options, &a));
+    expect_ok(tpks_unlock(a));
+    ck_assert(tpks_unlocked_slot(a, id[0]));
+    expect_ok(tpks_slot_add_hsm(a, second, id[1]));
+    expect_ok(tpks_open(&options, &b));
+    expect_ok(tpks_unlock(b));
+    expect_ok(tpks_slot_remove(a, id[1], false));
+    expect(TPKS_NOT_PERMITTED, tpks_slot_remove(b, id[0], false));
+    expect_text("last slot");
+    tpks_close(a);
+    tpks_close(b);
+    tpks_config_free(other);
+}
+END_TEST
+
 /* ---- the cost of passwords ---- */
 
 /* As if the default of this machine had been lower once: nobody asked for this slot's cost. */
@@ -940,6 +978,7 @@ int main(int argc, char **argv)
     tcase_add_test(tests, the_last_way_back_stays);
     tcase_add_test(tests, a_kek_is_rotated_and_its_predecessor_destroyed);
     tcase_add_test(tests, a_second_token_gets_a_slot_of_its_own);
+    tcase_add_test(tests, two_writers_leave_a_slot);
     tcase_add_test(tests, a_restore_raises_the_cost_of_its_password);
     tcase_add_test(tests, only_a_writer_with_the_password_raises_the_cost);
     tcase_add_test(tests, a_password_that_is_changed_meanwhile_is_not_raised);
