@@ -576,7 +576,8 @@ TPKS_API bool tpks_upgrade_password(TPKS *ks);
 /*
  * Removes a slot, never the last way back nor the last slot (TPKS_NOT_PERMITTED), whatever other
  * processes remove at the same time. The KEK of an HSM slot stays on its token, under a retired
- * slot that names it, unless `destroy_key`.
+ * slot that names it, unless `destroy_key`. Beside a database of Trustpoint's: TPKS_NOT_FOUND with
+ * the path when the slots there were put aside instead (see tpks_slots_aside()).
  */
 TPKS_API TPKS_CHECK tpks_result tpks_slot_remove(TPKS *ks, const unsigned char id[TPKS_ID_SIZE],
                                                  bool destroy_key);

@@ -365,6 +365,11 @@ static tpks_result remove_beside(TPKS *ks, const unsigned char id[TPKS_ID_SIZE])
         return fail(TPKS_NOT_FOUND, "there is no such slot: see trustpoint-keystore slots");
     TRY(tpks_unlock(ks));
     TRY(sidecar_for_change(ks, &side));
+    if (head_slot(&side->head, id) == NULL && ks->aside != NULL)
+        return fail(TPKS_NOT_FOUND,
+                    "nothing was removed: the slots beside this database opened nothing any more, "
+                    "or were damaged; they are all kept in %s, and none is left here",
+                    ks->aside);
     return change_slots(side, &(slot_change){.drop = id, .beside = &ks->head}, "slot-removed");
 }
 

@@ -594,6 +594,14 @@ static void shell(const char *command)
     ck_assert_int_eq(system(command), 0);
 }
 
+static void shell_in_state(const char *command)
+{
+    char line[512];
+
+    snprintf(line, sizeof(line), "cd '%s/state' && %s", scratch(), command);
+    shell(line);
+}
+
 /* A copy of a sample, to be changed. */
 static void use_sample(const char *sample)
 {
@@ -835,6 +843,33 @@ START_TEST(two_writers_leave_a_way_back_beside)
     tpks_close(open_unlocked(key[0]));
     tpks_secret_free(key[0]);
     tpks_secret_free(key[1]);
+}
+END_TEST
+
+/* What opens another DEK is put aside for a change; that is no removal. */
+START_TEST(slots_of_another_dek_are_not_removed)
+{
+    TPKS_SECRET *key = NULL;
+    unsigned char id[TPKS_ID_SIZE], there[TPKS_ID_SIZE];
+
+    use_sample("legacy-0.5");
+    TPKS *ks = open_with_password();
+    expect_ok(tpks_slot_add_recovery(ks, &key, id));
+    tpks_secret_free(key);
+    tpks_close(ks);
+    shell_in_state("mv *.slots.db kept && rm -f *.anchor");
+    use_sample("legacy-0.5-kek-lost");
+    ks = open_with_password();
+    expect_ok(tpks_slot_add_recovery(ks, &key, there));
+    tpks_secret_free(key);
+    tpks_close(ks);
+    shell_in_state("mv kept *.slots.db && rm -f *.anchor");
+    ks = open_with_password();
+    expect(TPKS_NOT_FOUND, tpks_slot_remove(ks, there, false));
+    expect(TPKS_NOT_FOUND, tpks_slot_remove(ks, id, false));
+    ck_assert_ptr_nonnull(tpks_slots_aside(ks));
+    expect_text(tpks_slots_aside(ks));
+    tpks_close(ks);
 }
 END_TEST
 
@@ -1540,6 +1575,7 @@ int main(void)
     tcase_add_test(databases, the_backup_password_opens_the_keys);
     tcase_add_test(databases, a_damaged_envelope);
     tcase_add_test(databases, two_writers_leave_a_way_back_beside);
+    tcase_add_test(databases, slots_of_another_dek_are_not_removed);
     tcase_add_test(databases, a_dek_is_proven_before_it_is_used);
     tcase_add_test(databases, keys_in_the_clear_prove_nothing);
     tcase_add_test(databases, the_database_names_no_module_that_others_can_write);
