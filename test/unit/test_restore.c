@@ -499,9 +499,12 @@ START_TEST(who_waits_is_told_who_restores)
     options.no_restore = true;
     expect_ok(tpks_open(&options, &ks));
     pid_t pid = start_holder(ks, &input);
-    expect(TPKS_RESTORE_PENDING, tpks_unlock(ks));
     snprintf(who, sizeof(who), "process %ld (test_restore on host ", (long)pid);
-    expect_text(who);
+    /* However often it asks: who is told takes nothing from the one who restores. */
+    for (int i = 0; i < 2; i++) {
+        expect(TPKS_RESTORE_PENDING, tpks_unlock(ks));
+        expect_text(who);
+    }
     close(input);
     ck_assert_int_eq(waitpid(pid, &status, 0), pid);
     ck_assert_int_eq(status, 0);
