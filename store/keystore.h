@@ -108,7 +108,8 @@ TPKS_API TPKS_CHECK tpks_result tpks_secret_read_file(const char *path, size_t l
 /* The same from an open descriptor (a pipe, say) until its end, without the check of owner and
  * mode. */
 TPKS_API TPKS_CHECK tpks_result tpks_secret_read_fd(int fd, size_t limit, TPKS_SECRET **out);
-/* Is it fit as a new password: 12 characters to 512 bytes of UTF-8, no control characters? */
+/* Is it fit as a new password: 12 characters to 512 bytes of UTF-8, no control characters, and not
+ * what a recovery key begins with? */
 TPKS_API TPKS_CHECK tpks_result tpks_password_check(const TPKS_SECRET *password);
 
 /* ---- configuration ------------------------------------------------------------------------- */

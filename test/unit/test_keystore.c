@@ -1448,6 +1448,29 @@ START_TEST(too_many_ways_back_lock_nobody_out)
 }
 END_TEST
 
+/* ---- passwords and recovery keys, once more ---- */
+
+/* It would be read as a recovery key whenever it is typed. */
+START_TEST(a_password_is_no_recovery_key)
+{
+    static const char *const texts[] = {"TPRK1 is a fine password", "tprk1-another-password",
+                                        " t-p r K 1 and so on"};
+
+    create(NULL);
+    TPKS *ks = open_as(NULL, TPKS_WRITE);
+    for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
+        TPKS_SECRET *password = secret(texts[i]);
+        FAILS(TPKS_BAD_INPUT, tpks_slot_add_password(ks, password, cheap, NULL));
+        ck_assert_ptr_nonnull(strstr(tpks_error_text(), "recovery key"));
+        FAILS(TPKS_BAD_INPUT,
+              tpks_password_change(ks, active_slots("password").id[0], password, cheap, NULL));
+        tpks_secret_free(password);
+    }
+    ck_assert_uint_eq(active_slots("password").count, 1);
+    tpks_close(ks);
+}
+END_TEST
+
 /* ---- handles that are kept ---- */
 
 static TPKS_CONFIG *keeping_config_that_allows(const char *names)
@@ -1593,6 +1616,7 @@ int main(void)
     tcase_add_test(tests, two_writers_keep_the_limit_of_ways_back);
     tcase_add_test(tests, two_writers_cannot_both_change_a_password);
     tcase_add_test(tests, too_many_ways_back_lock_nobody_out);
+    tcase_add_test(tests, a_password_is_no_recovery_key);
     tcase_add_test(tests, a_reloaded_configuration_counts_by_what_it_says);
     tcase_add_test(tests, a_kept_handle_sees_the_database_of_today);
     tcase_add_test(tests, a_fork_inherits_no_kept_handle);
