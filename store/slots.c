@@ -287,6 +287,7 @@ tpks_result tpks_slot_add_password(TPKS *ks, const TPKS_SECRET *password, tpks_k
     TRY(tpks_password_check(password));
     TRY(start(ks, &owner, &dek));
     TRY(slot_make_password(ks->libctx, &owner->head, password, cost, dek, &made));
+    TRY(slot_prove_secret(ks->libctx, &owner->head, &made, password));
     TRY(change_slots(owner, &change, "slot-added"));
     give_id(&made, id);
     return TPKS_OK;
@@ -304,6 +305,7 @@ tpks_result tpks_slot_add_recovery(TPKS *ks, TPKS_SECRET **recovery_key,
 
     TRY(start(ks, &owner, &dek));
     TRY(slot_make_recovery(ks->libctx, &owner->head, dek, &made, &text));
+    TRY(slot_prove_secret(ks->libctx, &owner->head, &made, text));
     TRY(change_slots(owner, &change, "slot-added"));
     give_id(&made, id);
     *recovery_key = text;
@@ -330,6 +332,7 @@ tpks_result tpks_password_change(TPKS *ks, const unsigned char old[TPKS_ID_SIZE]
         return fail(TPKS_NOT_FOUND,
                     "there is no such password slot: see trustpoint-keystore slots");
     TRY(slot_make_password(ks->libctx, &owner->head, password, cost, dek, &made));
+    TRY(slot_prove_secret(ks->libctx, &owner->head, &made, password));
     TRY(change_slots(owner, &change, "password-changed"));
     give_id(&made, id);
     return TPKS_OK;
