@@ -583,6 +583,11 @@ TPKS_API bool tpks_upgrade_password(TPKS *ks);
 TPKS_API TPKS_CHECK tpks_result tpks_slot_remove(TPKS *ks, const unsigned char id[TPKS_ID_SIZE],
                                                  bool destroy_key);
 /*
+ * Nobody got the recovery key that tpks_slot_add_recovery() gave through this handle last: its slot
+ * is removed again, even if it is the last way back. TPKS_NOT_FOUND: none was added.
+ */
+TPKS_API TPKS_CHECK tpks_result tpks_slot_take_back(TPKS *ks);
+/*
  * Passwords and recovery keys for a database of Trustpoint's lie in a file beside it. When one that
  * is damaged, or for a DEK of the past, was in the way of a change: the path where it is kept now;
  * NULL: there was none. Valid as long as `ks`.

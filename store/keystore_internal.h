@@ -30,6 +30,8 @@ struct tpks {
     unsigned char slot_id[TPKS_ID_SIZE];  /* of the slot that unlocked */
     TPKS_SECRET *due_password;            /* that opened a slot of too low a cost; NULL: none */
     unsigned char due_slot[TPKS_ID_SIZE]; /* that slot */
+    unsigned char added[TPKS_ID_SIZE];    /* the recovery slot that was added last */
+    bool has_added;                       /* there is one */
     bool suspect;               /* something failed: not to be used again for another load */
     bool in_change;             /* between tpks_begin() and its end */
     bool anchor_due;            /* this host has no anchor of it, or is to take a new one */

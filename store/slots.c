@@ -57,6 +57,7 @@ typedef struct slot_change {
     bool without_wrap;           /* it is only planned */
     const unsigned char *drop;   /* NULL: nothing */
     const unsigned char *retire; /* keeps the row of an HSM slot, without what it wrapped */
+    bool unclaimed;              /* nobody has the secret of what is dropped: it is no way back */
     const head *beside;          /* whose slots count too; NULL: there are no others */
 } slot_change;
 
@@ -110,11 +111,14 @@ static size_t count_ways_back(const head *h)
 }
 
 /* Would anything still open the DEK when `slot` is gone, and then every HSM? */
-static tpks_result check_removable(const head *h, const head *beside, const slot_row *slot)
+static tpks_result check_removable(const head *h, const slot_change *change, const slot_row *slot)
 {
+    const head *beside = change->beside;
+
     if (slot->kind == SLOT_SOFTWARE)
         return fail(TPKS_UNSUPPORTED, "the slot of a software keystore can't be removed");
-    if (slot_is_way_back(slot) && count_ways_back(h) + count_ways_back(beside) == 1)
+    if (!change->unclaimed && slot_is_way_back(slot) &&
+        count_ways_back(h) + count_ways_back(beside) == 1)
         return fail(TPKS_NOT_PERMITTED,
                     "this is the last password or recovery key: add another one "
                     "first, or every key is lost with the HSM");
@@ -142,7 +146,7 @@ static tpks_result check_drop(const head *h, const slot_change *change)
     if (slot_is_hsm(slot) && slot->state != SLOT_RETIRED)
         return fail(TPKS_NOT_PERMITTED,
                     "the slot was taken into use again: see trustpoint-keystore slots");
-    return change->put != NULL ? TPKS_OK : check_removable(h, change->beside, slot);
+    return change->put != NULL ? TPKS_OK : check_removable(h, change, slot);
 }
 
 static tpks_result check_retire(const head *h, const slot_change *change)
@@ -150,7 +154,7 @@ static tpks_result check_retire(const head *h, const slot_change *change)
     const slot_row *slot = NULL;
 
     TRY(find_to_remove(h, change->retire, &slot));
-    return check_removable(h, change->beside, slot);
+    return check_removable(h, change, slot);
 }
 
 /* Another process may have changed the slots since the caller looked at them: what must hold is
@@ -308,6 +312,8 @@ tpks_result tpks_slot_add_recovery(TPKS *ks, TPKS_SECRET **recovery_key,
     TRY(slot_prove_secret(ks->libctx, &owner->head, &made, text));
     TRY(change_slots(owner, &change, "slot-added"));
     give_id(&made, id);
+    memcpy(ks->added, made.slot.id, TPKS_ID_SIZE);
+    ks->has_added = true;
     *recovery_key = text;
     text = NULL;
     return TPKS_OK;
@@ -374,6 +380,25 @@ static tpks_result remove_beside(TPKS *ks, const unsigned char id[TPKS_ID_SIZE])
                     "or were damaged; they are all kept in %s, and none is left here",
                     ks->aside);
     return change_slots(side, &(slot_change){.drop = id, .beside = &ks->head}, "slot-removed");
+}
+
+tpks_result tpks_slot_take_back(TPKS *ks)
+{
+    CRYPTO_SCOPE;
+    TPKS *owner = ks;
+    slot_change change = {.drop = ks->added, .unclaimed = true};
+
+    TRY(keystore_check_access(ks));
+    if (!ks->has_added)
+        return fail(TPKS_NOT_FOUND, "no recovery key was added that could be taken back");
+    TRY(tpks_unlock(ks));
+    if (ks->schema->read_only != NULL) {
+        TRY(sidecar_for_change(ks, &owner));
+        change.beside = &ks->head;
+    }
+    TRY(change_slots(owner, &change, "slot-removed"));
+    ks->has_added = false;
+    return TPKS_OK;
 }
 
 tpks_result tpks_slot_remove(TPKS *ks, const unsigned char id[TPKS_ID_SIZE], bool destroy_key)

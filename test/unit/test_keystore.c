@@ -1471,6 +1471,30 @@ START_TEST(a_password_is_no_recovery_key)
 }
 END_TEST
 
+START_TEST(a_recovery_key_that_nobody_got_is_no_way_back)
+{
+    tpks_options options = {.config = config, .access = TPKS_WRITE};
+    tpks_create_params params = {.software = true, .no_way_back = true};
+    unsigned char id[TPKS_ID_SIZE];
+
+    OK(tpks_create(&options, &params, NULL));
+    TPKS *ks = open_as(NULL, TPKS_WRITE);
+    FAILS(TPKS_NOT_FOUND, tpks_slot_take_back(ks));
+    add_recovery(ks, id);
+    FAILS(TPKS_NOT_PERMITTED, tpks_slot_remove(ks, id, false));
+    OK(tpks_slot_take_back(ks));
+    ck_assert_uint_eq(active_slots("recovery").count, 0);
+    FAILS(TPKS_NOT_FOUND, tpks_slot_take_back(ks));
+    /* Only the handle that added it knows that nobody got it. */
+    add_recovery(ks, id);
+    tpks_close(ks);
+    ks = open_as(NULL, TPKS_WRITE);
+    FAILS(TPKS_NOT_FOUND, tpks_slot_take_back(ks));
+    FAILS(TPKS_NOT_PERMITTED, tpks_slot_remove(ks, id, false));
+    tpks_close(ks);
+}
+END_TEST
+
 /* ---- handles that are kept ---- */
 
 static TPKS_CONFIG *keeping_config_that_allows(const char *names)
@@ -1617,6 +1641,7 @@ int main(void)
     tcase_add_test(tests, two_writers_cannot_both_change_a_password);
     tcase_add_test(tests, too_many_ways_back_lock_nobody_out);
     tcase_add_test(tests, a_password_is_no_recovery_key);
+    tcase_add_test(tests, a_recovery_key_that_nobody_got_is_no_way_back);
     tcase_add_test(tests, a_reloaded_configuration_counts_by_what_it_says);
     tcase_add_test(tests, a_kept_handle_sees_the_database_of_today);
     tcase_add_test(tests, a_fork_inherits_no_kept_handle);

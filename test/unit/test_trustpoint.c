@@ -846,6 +846,24 @@ START_TEST(two_writers_leave_a_way_back_beside)
 }
 END_TEST
 
+START_TEST(a_recovery_key_that_nobody_got_is_no_way_back_beside)
+{
+    TPKS_SECRET *key = NULL;
+    unsigned char id[TPKS_ID_SIZE];
+
+    use_sample("legacy-0.5-kek-lost");
+    TPKS *ks = open_with_password();
+    expect_ok(tpks_slot_add_recovery(ks, &key, id));
+    sql("UPDATE management_pkcs11token SET bek_encrypted_dek = NULL");
+    expect_ok(keystore_reload(ks));
+    expect(TPKS_NOT_PERMITTED, tpks_slot_remove(ks, id, false));
+    expect_ok(tpks_slot_take_back(ks));
+    expect(TPKS_NOT_FOUND, tpks_slot_remove(ks, id, false));
+    tpks_close(ks);
+    tpks_secret_free(key);
+}
+END_TEST
+
 /* What opens another DEK is put aside for a change; that is no removal. */
 START_TEST(slots_of_another_dek_are_not_removed)
 {
@@ -1576,6 +1594,7 @@ int main(void)
     tcase_add_test(databases, a_damaged_envelope);
     tcase_add_test(databases, two_writers_leave_a_way_back_beside);
     tcase_add_test(databases, slots_of_another_dek_are_not_removed);
+    tcase_add_test(databases, a_recovery_key_that_nobody_got_is_no_way_back_beside);
     tcase_add_test(databases, a_dek_is_proven_before_it_is_used);
     tcase_add_test(databases, keys_in_the_clear_prove_nothing);
     tcase_add_test(databases, the_database_names_no_module_that_others_can_write);
