@@ -4,6 +4,7 @@
  * On a real token (SoftHSM) in a folder of its own. Losing a KEK is done as it happens: the object
  * is destroyed behind our back, or the whole token is made anew.
  */
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include <openssl/evp.h>
@@ -620,6 +621,55 @@ START_TEST(a_second_token_gets_a_slot_of_its_own)
 }
 END_TEST
 
+/* Slots are tried in the order of their ids, which are random: until it lies in the wanted half. */
+static void add_password_in(TPKS *ks, bool first_half, const TPKS_SECRET *secret,
+                            tpks_kdf_cost cost)
+{
+    unsigned char id[TPKS_ID_SIZE];
+
+    for (;;) {
+        expect_ok(tpks_slot_add_password(ks, secret, cost, id));
+        if ((id[0] < 0x80) == first_half)
+            return;
+        expect_ok(tpks_slot_remove(ks, id, false));
+    }
+}
+
+/* From now on this process gets no more than `more` bytes. */
+static void limit_memory(size_t more)
+{
+    FILE *file = fopen("/proc/self/statm", "r");
+    unsigned long pages = 0;
+
+    ck_assert_ptr_nonnull(file);
+    ck_assert_int_eq(fscanf(file, "%lu", &pages), 1);
+    fclose(file);
+    rlim_t size = pages * (rlim_t)sysconf(_SC_PAGESIZE) + more;
+    ck_assert_int_eq(setrlimit(RLIMIT_AS, &(struct rlimit){size, size}), 0);
+}
+
+START_TEST(a_slot_that_does_not_fit_into_memory_hides_no_other)
+{
+    TPKS *ks = open_for(TPKS_WRITE);
+    TPKS_SECRET *of_large = secret_of("the password of the large slot");
+    TPKS_SECRET *of_small = secret_of("the password of the small slot");
+    TPKS_SECRET *wrong = secret_of("not the right password");
+
+    add_password_in(ks, true, of_large, (tpks_kdf_cost){.t = 1, .m_kib = 256 * 1024, .p = 1});
+    add_password_in(ks, false, of_small, (tpks_kdf_cost){.t = 1, .m_kib = 8192, .p = 1});
+    limit_memory((size_t)128 * 1024 * 1024);
+    expect_ok(tpks_unlock_with(ks, of_small));
+    expect(TPKS_NO_MEMORY, tpks_unlock_with(ks, of_large));
+    /* Whether it is a wrong one nobody can say then. */
+    expect(TPKS_NO_MEMORY, tpks_unlock_with(ks, wrong));
+    expect_text("256 MiB");
+    tpks_secret_free(wrong);
+    tpks_secret_free(of_small);
+    tpks_secret_free(of_large);
+    tpks_close(ks);
+}
+END_TEST
+
 /* Two tokens and no way back: of two removals at once, one is refused. */
 START_TEST(two_writers_leave_a_slot)
 {
@@ -982,6 +1032,8 @@ int main(int argc, char **argv)
     tcase_add_test(tests, a_kek_is_rotated_and_its_predecessor_destroyed);
     tcase_add_test(tests, a_second_token_gets_a_slot_of_its_own);
     tcase_add_test(tests, two_writers_leave_a_slot);
+    if (!ADDRESS_SANITIZER) /* it needs more address space than any limit */
+        tcase_add_test(tests, a_slot_that_does_not_fit_into_memory_hides_no_other);
     tcase_add_test(tests, a_restore_raises_the_cost_of_its_password);
     tcase_add_test(tests, only_a_writer_with_the_password_raises_the_cost);
     tcase_add_test(tests, a_password_that_is_changed_meanwhile_is_not_raised);
