@@ -154,7 +154,8 @@ TPKS_CHECK tpks_result keystore_dek_copy(TPKS *ks, TPKS_SECRET **out);
 /*
  * A new KEK on the configured token: a pending slot is committed first, so that whatever is left
  * on the token by a crash can be explained; then the KEK is made and proven; then the slot becomes
- * active and the token's older ones stale.
+ * active and the token's older ones stale. When no KEK could be made the slot goes again, unless
+ * the token can't show that nothing is left there.
  */
 TPKS_CHECK tpks_result keystore_add_hsm_slot(TPKS *ks, unsigned char id[TPKS_ID_SIZE]);
 

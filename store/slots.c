@@ -56,6 +56,7 @@ typedef struct slot_change {
     const new_slot *put;         /* NULL: nothing */
     bool without_wrap;           /* it is only planned */
     const unsigned char *drop;   /* NULL: nothing */
+    bool only_planned;           /* no KEK was made for what is dropped */
     const unsigned char *retire; /* keeps the row of an HSM slot, without what it wrapped */
     bool unclaimed;              /* nobody has the secret of what is dropped: it is no way back */
     const head *beside;          /* whose slots count too; NULL: there are no others */
@@ -143,7 +144,7 @@ static tpks_result check_drop(const head *h, const slot_change *change)
 
     TRY(find_to_remove(h, change->drop, &slot));
     /* With its row the name of its KEK would go. */
-    if (slot_is_hsm(slot) && slot->state != SLOT_RETIRED)
+    if (slot_is_hsm(slot) && slot->state != SLOT_RETIRED && !change->only_planned)
         return fail(TPKS_NOT_PERMITTED,
                     "the slot was taken into use again: see trustpoint-keystore slots");
     return change->put != NULL ? TPKS_OK : check_removable(h, change, slot);
@@ -190,6 +191,12 @@ static tpks_result prepare_slots(TPKS *ks, const void *arg)
         TRY(retire(&ks->head, change->retire));
     if (change->drop != NULL)
         head_drop_slot(&ks->head, change->drop);
+    /* More could be written, but not be read again. */
+    if (ks->head.slot_count > SLOTS_MAX)
+        return fail(TPKS_UNSUPPORTED,
+                    "a keystore has at most %d slots: remove stale and retired ones first "
+                    "(trustpoint-keystore slots, slot remove)",
+                    SLOTS_MAX);
     return TPKS_OK;
 }
 
@@ -228,6 +235,27 @@ static void give_id(const new_slot *made, unsigned char id[TPKS_ID_SIZE])
 
 /* ---- HSM slots ---- */
 
+/*
+ * No KEK came of the plan. Its row goes again, so that tries that fail do not pile up, if the token
+ * shows several times over that it has none; else the row stays, and names what may be there.
+ */
+static tpks_result give_up(TPKS *ks, HSM *hsm, const new_slot *planned, tpks_result why)
+{
+    char text[1024];
+    slot_change change = {.drop = planned->slot.id, .only_planned = true};
+
+    OPENSSL_strlcpy(text, tpks_error_text(), sizeof(text));
+    /* Its halves too, if it was of RSA; but never a key that was there before. */
+    tpks_result left = why == TPKS_EXISTS ? why : hsm_destroy_kek(hsm, planned->slot.cka_id.data);
+    if (left == TPKS_OK)
+        left = TPKS_KEK_MISSING;
+    for (int i = 0; i < LOOKS && left == TPKS_KEK_MISSING; i++)
+        left = hsm_find_kek(hsm, planned->slot.cka_id.data);
+    if (left != TPKS_KEK_MISSING || change_slots(ks, &change, "slot-given-up") != TPKS_OK)
+        tpks_log(ks, "slot-left-planned", "", why);
+    return fail(why, "%s", text);
+}
+
 tpks_result keystore_add_hsm_slot(TPKS *ks, unsigned char id[TPKS_ID_SIZE])
 {
     SECRET *dek = NULL;
@@ -239,7 +267,9 @@ tpks_result keystore_add_hsm_slot(TPKS *ks, unsigned char id[TPKS_ID_SIZE])
     TRY(keystore_hsm_open(ks, true, &hsm));
     TRY(slot_plan_hsm(ks->libctx, &ks->head, hsm, &made));
     TRY(change_slots(ks, &change, "slot-planned"));
-    TRY(slot_fill_hsm(&ks->head, hsm, dek, &made));
+    tpks_result result = slot_fill_hsm(&ks->head, hsm, dek, &made);
+    if (result != TPKS_OK)
+        return give_up(ks, hsm, &made, result);
     change.without_wrap = false;
     TRY(change_slots(ks, &change, "slot-added"));
     give_id(&made, id);

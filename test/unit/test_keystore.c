@@ -1448,6 +1448,45 @@ START_TEST(too_many_ways_back_lock_nobody_out)
 }
 END_TEST
 
+/* As many as can be read; they are retired. */
+static tpks_result fill_up(TPKS *ks, const void *arg)
+{
+    new_slot made = *(const new_slot *)arg; /* borrows its parts */
+
+    made.slot.state = SLOT_RETIRED;
+    for (unsigned i = 0; ks->head.slot_count < SLOTS_MAX; i++) {
+        memset(made.slot.id, 0, TPKS_ID_SIZE);
+        made.slot.id[TPKS_ID_SIZE - 2] = (unsigned char)(i >> 8);
+        made.slot.id[TPKS_ID_SIZE - 1] = (unsigned char)i;
+        OK(head_put_slot(&ks->head, &made.slot, NULL));
+    }
+    return TPKS_OK;
+}
+
+START_TEST(a_full_keystore_says_what_to_remove)
+{
+    unsigned char first[TPKS_ID_SIZE] = {0};
+    TPKS_SECRET *dek = NULL, *key = NULL;
+    new_slot made = {0};
+
+    create(NULL);
+    TPKS *ks = open_as(NULL, TPKS_WRITE);
+    OK(tpks_unlock(ks));
+    OK(keystore_dek_copy(ks, &dek));
+    OK(slot_make_recovery(NULL, &ks->head, dek, &made, &key));
+    tpks_secret_free(key);
+    OK(keystore_change(ks, fill_up, apply_slots, &made));
+    FAILS(TPKS_UNSUPPORTED, tpks_slot_add_recovery(ks, &key, NULL));
+    ck_assert_ptr_nonnull(strstr(tpks_error_text(), "stale and retired"));
+    OK(tpks_slot_remove(ks, first, false));
+    add_recovery(ks, NULL);
+    expect_password_opens(PASSWORD);
+    new_slot_clear(&made);
+    tpks_secret_free(dek);
+    tpks_close(ks);
+}
+END_TEST
+
 /* ---- passwords and recovery keys, once more ---- */
 
 /* It would be read as a recovery key whenever it is typed. */
@@ -1640,6 +1679,7 @@ int main(void)
     tcase_add_test(tests, two_writers_keep_the_limit_of_ways_back);
     tcase_add_test(tests, two_writers_cannot_both_change_a_password);
     tcase_add_test(tests, too_many_ways_back_lock_nobody_out);
+    tcase_add_test(tests, a_full_keystore_says_what_to_remove);
     tcase_add_test(tests, a_password_is_no_recovery_key);
     tcase_add_test(tests, a_recovery_key_that_nobody_got_is_no_way_back);
     tcase_add_test(tests, a_reloaded_configuration_counts_by_what_it_says);

@@ -426,6 +426,26 @@ START_TEST(many_processes_ask_once)
 }
 END_TEST
 
+/* The token can't wrap for a while: however often that is tried, nothing of it stays. */
+START_TEST(a_restore_that_fails_leaves_no_slot)
+{
+    char conf[256], less[300];
+
+    snprintf(conf, sizeof(conf), "directories.tokendir = %s/tokens\n", scratch());
+    snprintf(less, sizeof(less), "%sslots.mechanisms = CKM_SHA256\n", conf);
+    lose_kek();
+    write_file("softhsm2.conf", less, strlen(less), 0600);
+    for (int i = 0; i < 3; i++)
+        expect(TPKS_UNSUPPORTED, load_elsewhere());
+    write_file("softhsm2.conf", conf, strlen(conf), 0600);
+    ck_assert_int_eq(slots("hsm-aes", "pending"), 0);
+    ck_assert_int_eq(slots("hsm-aes", "retired"), 0);
+    expect_ok(load_elsewhere());
+    ck_assert_int_eq(slots("hsm-aes", "active"), 1);
+    ck_assert_int_eq(slots("hsm-aes", "retired"), 0);
+}
+END_TEST
+
 /* Another configuration of the same keystore. */
 static TPKS_CONFIG *other_config(const char *token, const char *more)
 {
@@ -1024,6 +1044,7 @@ int main(int argc, char **argv)
     tcase_add_test(tests, a_restore_on_demand_looks_before_it_acts);
     tcase_add_test(tests, a_source_of_the_configuration_spares_the_question);
     tcase_add_test(tests, many_processes_ask_once);
+    tcase_add_test(tests, a_restore_that_fails_leaves_no_slot);
     tcase_add_test(tests, without_a_secret_it_says_where_it_looked);
     tcase_add_test(tests, who_waits_is_told_who_restores);
     tcase_add_test(tests, a_line_of_the_log_stays_one_line);
