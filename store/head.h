@@ -118,8 +118,8 @@ const dek_row *head_dek(const head *h, const unsigned char id[TPKS_ID_SIZE]);
 const wrap_row *head_wrap(const head *h, const slot_row *slot);
 const char *slot_kind_name(uint64_t kind);
 const char *slot_state_name(uint64_t state);
-/* Each try of a password costs an Argon2id run for each slot: a hostile database must not make it
- * thousands. */
+/* As many can be made of passwords and recovery keys together. Each try of a password costs an
+ * Argon2id run for each slot: of more, which a hostile database may have, no others are tried. */
 #define WAYS_BACK_MAX 32
 /* How many active password and recovery slots there are. */
 size_t head_ways_back(const head *h);

@@ -108,7 +108,8 @@ TPKS_API TPKS_CHECK tpks_result tpks_secret_read_file(const char *path, size_t l
 /* The same from an open descriptor (a pipe, say) until its end, without the check of owner and
  * mode. */
 TPKS_API TPKS_CHECK tpks_result tpks_secret_read_fd(int fd, size_t limit, TPKS_SECRET **out);
-/* Is it fit as a new password: 12 characters to 512 bytes of UTF-8, no control characters? */
+/* Is it fit as a new password: 12 characters to 512 bytes of UTF-8, no control characters, and not
+ * what a recovery key begins with? */
 TPKS_API TPKS_CHECK tpks_result tpks_password_check(const TPKS_SECRET *password);
 
 /* ---- configuration ------------------------------------------------------------------------- */
@@ -578,11 +579,18 @@ TPKS_API TPKS_CHECK tpks_result tpks_password_change(TPKS *ks,
  */
 TPKS_API bool tpks_upgrade_password(TPKS *ks);
 /*
- * Removes a slot, never the last way back (TPKS_NOT_PERMITTED). The KEK of an HSM slot stays on
- * its token, under a retired slot that names it, unless `destroy_key`.
+ * Removes a slot, never the last way back nor the last slot (TPKS_NOT_PERMITTED), whatever other
+ * processes remove at the same time. The KEK of an HSM slot stays on its token, under a retired
+ * slot that names it, unless `destroy_key`. Beside a database of Trustpoint's: TPKS_NOT_FOUND with
+ * the path when the slots there were put aside instead (see tpks_slots_aside()).
  */
 TPKS_API TPKS_CHECK tpks_result tpks_slot_remove(TPKS *ks, const unsigned char id[TPKS_ID_SIZE],
                                                  bool destroy_key);
+/*
+ * Nobody got the recovery key that tpks_slot_add_recovery() gave through this handle last: its slot
+ * is removed again, even if it is the last way back. TPKS_NOT_FOUND: none was added.
+ */
+TPKS_API TPKS_CHECK tpks_result tpks_slot_take_back(TPKS *ks);
 /*
  * Passwords and recovery keys for a database of Trustpoint's lie in a file beside it. When one that
  * is damaged, or for a DEK of the past, was in the way of a change: the path where it is kept now;

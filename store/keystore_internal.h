@@ -30,6 +30,8 @@ struct tpks {
     unsigned char slot_id[TPKS_ID_SIZE];  /* of the slot that unlocked */
     TPKS_SECRET *due_password;            /* that opened a slot of too low a cost; NULL: none */
     unsigned char due_slot[TPKS_ID_SIZE]; /* that slot */
+    unsigned char added[TPKS_ID_SIZE];    /* the recovery slot that was added last */
+    bool has_added;                       /* there is one */
     bool suspect;               /* something failed: not to be used again for another load */
     bool in_change;             /* between tpks_begin() and its end */
     bool anchor_due;            /* this host has no anchor of it, or is to take a new one */
@@ -152,7 +154,8 @@ TPKS_CHECK tpks_result keystore_dek_copy(TPKS *ks, TPKS_SECRET **out);
 /*
  * A new KEK on the configured token: a pending slot is committed first, so that whatever is left
  * on the token by a crash can be explained; then the KEK is made and proven; then the slot becomes
- * active and the token's older ones stale.
+ * active and the token's older ones stale. When no KEK could be made the slot goes again, unless
+ * the token can't show that nothing is left there.
  */
 TPKS_CHECK tpks_result keystore_add_hsm_slot(TPKS *ks, unsigned char id[TPKS_ID_SIZE]);
 

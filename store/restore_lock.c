@@ -76,11 +76,19 @@ static void pause_step(void)
         continue;
 }
 
-static tpks_result busy(int fd)
+/* The file is another process's: it is closed here, for releasing it would wipe that one's name. */
+static void leave_lock(int *fd)
+{
+    close(*fd);
+    *fd = -1;
+}
+
+static tpks_result busy(int *fd)
 {
     char holder[160];
 
-    read_holder(fd, holder, sizeof(holder));
+    read_holder(*fd, holder, sizeof(holder));
+    leave_lock(fd);
     return fail(TPKS_RESTORE_PENDING,
                 "%s is restoring the KEK and waits for the backup password: answer it there, or "
                 "end that process and run trustpoint-keystore restore",
@@ -93,10 +101,12 @@ tpks_result restore_lock_take(const TPKS *ks, long seconds, int *fd)
     if (*fd < 0)
         return TPKS_OK;
     for (long waited = 0; flock(*fd, LOCK_EX | LOCK_NB) != 0; waited += STEP_MS) {
-        if (errno != EWOULDBLOCK)
+        if (errno != EWOULDBLOCK) {
+            leave_lock(fd);
             return TPKS_OK;
+        }
         if (waited >= seconds * 1000)
-            return busy(*fd);
+            return busy(fd);
         pause_step();
     }
     write_holder(*fd);

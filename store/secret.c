@@ -17,6 +17,7 @@
 #include <openssl/crypto.h>
 
 #include "error.h"
+#include "password.h"
 #include "secret.h"
 #include "text.h"
 
@@ -218,5 +219,8 @@ tpks_result tpks_password_check(const TPKS_SECRET *password)
         return fail(TPKS_BAD_INPUT,
                     "the password has fewer than %d characters: choose a longer one",
                     PASSWORD_MIN_CHARACTERS);
+    if (recovery_key_looks_like(password))
+        return fail(TPKS_BAD_INPUT, "the password begins as a recovery key does, and would be "
+                                    "taken for one whenever it is typed: choose another one");
     return TPKS_OK;
 }

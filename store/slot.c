@@ -385,6 +385,20 @@ tpks_result slot_open_secret(OSSL_LIB_CTX *libctx, const head *h, const slot_row
     return dek_from_secret(libctx, given, out);
 }
 
+tpks_result slot_prove_secret(OSSL_LIB_CTX *libctx, const head *h, const new_slot *made,
+                              const TPKS_SECRET *secret)
+{
+    head only = {.wraps = (wrap_row *)&made->wrap, .wrap_count = 1};
+    DEK *dek = NULL;
+
+    memcpy(only.keystore, h->keystore, TPKS_ID_SIZE);
+    memcpy(only.dek, h->dek, TPKS_ID_SIZE);
+    TRY(slot_open_secret(libctx, &only, &made->slot, secret, &dek));
+    tpks_result result = head_prove_dek(h, dek);
+    dek_free(dek);
+    return result;
+}
+
 /* ---- storage without an HSM ---- */
 
 static void software_path(const head *h, const char *state_dir, char *path, size_t size)

@@ -60,6 +60,10 @@ TPKS_CHECK tpks_result slot_open_hsm(OSSL_LIB_CTX *libctx, const head *h, const 
 /* A password or recovery key; the wrong one is TPKS_WRONG_SECRET by the slot's commitment. */
 TPKS_CHECK tpks_result slot_open_secret(OSSL_LIB_CTX *libctx, const head *h, const slot_row *slot,
                                         const TPKS_SECRET *secret, DEK **out);
+/* This may be the only way back: what was made is opened, with its secret, before it is committed.
+ */
+TPKS_CHECK tpks_result slot_prove_secret(OSSL_LIB_CTX *libctx, const head *h, const new_slot *made,
+                                         const TPKS_SECRET *secret);
 TPKS_CHECK tpks_result slot_open_software(OSSL_LIB_CTX *libctx, const head *h,
                                           const char *state_dir, DEK **out);
 

@@ -56,7 +56,10 @@ typedef struct slot_change {
     const new_slot *put;         /* NULL: nothing */
     bool without_wrap;           /* it is only planned */
     const unsigned char *drop;   /* NULL: nothing */
+    bool only_planned;           /* no KEK was made for what is dropped */
     const unsigned char *retire; /* keeps the row of an HSM slot, without what it wrapped */
+    bool unclaimed;              /* nobody has the secret of what is dropped: it is no way back */
+    const head *beside;          /* whose slots count too; NULL: there are no others */
 } slot_change;
 
 static slot_row *find_slot(head *h, const unsigned char id[TPKS_ID_SIZE])
@@ -79,13 +82,12 @@ static void outdate_others(head *h, const slot_row *made)
     }
 }
 
+/* The slot is there. */
 static tpks_result retire(head *h, const unsigned char id[TPKS_ID_SIZE])
 {
     new_slot kept = {0};
     slot_row *slot = find_slot(h, id);
 
-    if (slot == NULL)
-        return fail(TPKS_CONFLICT, "the slot was removed meanwhile");
     kept.slot = *slot;
     memset(slot, 0, sizeof(*slot)); /* its parts moved to the copy */
     memcpy(slot->id, id, TPKS_ID_SIZE);
@@ -95,10 +97,90 @@ static tpks_result retire(head *h, const unsigned char id[TPKS_ID_SIZE])
     return result;
 }
 
+static size_t count_active(const head *h)
+{
+    size_t active = 0;
+
+    for (size_t i = 0; h != NULL && i < h->slot_count; i++)
+        active += h->slots[i].state == SLOT_ACTIVE;
+    return active;
+}
+
+static size_t count_ways_back(const head *h)
+{
+    return h == NULL ? 0 : head_ways_back(h);
+}
+
+/* Would anything still open the DEK when `slot` is gone, and then every HSM? */
+static tpks_result check_removable(const head *h, const slot_change *change, const slot_row *slot)
+{
+    const head *beside = change->beside;
+
+    if (slot->kind == SLOT_SOFTWARE)
+        return fail(TPKS_UNSUPPORTED, "the slot of a software keystore can't be removed");
+    if (!change->unclaimed && slot_is_way_back(slot) &&
+        count_ways_back(h) + count_ways_back(beside) == 1)
+        return fail(TPKS_NOT_PERMITTED,
+                    "this is the last password or recovery key: add another one "
+                    "first, or every key is lost with the HSM");
+    if (slot->state == SLOT_ACTIVE && count_active(h) + count_active(beside) == 1)
+        return fail(TPKS_NOT_PERMITTED, "this is the last slot: without it every key is lost");
+    return TPKS_OK;
+}
+
+static tpks_result find_to_remove(const head *h, const unsigned char id[TPKS_ID_SIZE],
+                                  const slot_row **slot)
+{
+    *slot = head_slot(h, id);
+    if (*slot == NULL)
+        return fail(TPKS_NOT_FOUND,
+                    "there is no such slot any more: see trustpoint-keystore slots");
+    return TPKS_OK;
+}
+
+static tpks_result check_drop(const head *h, const slot_change *change)
+{
+    const slot_row *slot = NULL;
+
+    TRY(find_to_remove(h, change->drop, &slot));
+    /* With its row the name of its KEK would go. */
+    if (slot_is_hsm(slot) && slot->state != SLOT_RETIRED && !change->only_planned)
+        return fail(TPKS_NOT_PERMITTED,
+                    "the slot was taken into use again: see trustpoint-keystore slots");
+    return change->put != NULL ? TPKS_OK : check_removable(h, change, slot);
+}
+
+static tpks_result check_retire(const head *h, const slot_change *change)
+{
+    const slot_row *slot = NULL;
+
+    TRY(find_to_remove(h, change->retire, &slot));
+    return check_removable(h, change, slot);
+}
+
+/* Another process may have changed the slots since the caller looked at them: what must hold is
+ * asked of the very head that is changed. */
+static tpks_result check_change(const head *h, const slot_change *change)
+{
+    if (change->drop != NULL)
+        TRY(check_drop(h, change));
+    if (change->retire != NULL)
+        TRY(check_retire(h, change));
+    /* One in the place of another does not make them more. */
+    if (change->put != NULL && change->drop == NULL && slot_is_way_back(&change->put->slot) &&
+        head_ways_back(h) >= WAYS_BACK_MAX)
+        return fail(TPKS_UNSUPPORTED,
+                    "a keystore has at most %d password and recovery slots: remove "
+                    "one first",
+                    WAYS_BACK_MAX);
+    return TPKS_OK;
+}
+
 static tpks_result prepare_slots(TPKS *ks, const void *arg)
 {
     const slot_change *change = arg;
 
+    TRY(check_change(&ks->head, change));
     if (change->put != NULL) {
         TRY(head_put_slot(&ks->head, &change->put->slot,
                           change->without_wrap ? NULL : &change->put->wrap));
@@ -109,6 +191,12 @@ static tpks_result prepare_slots(TPKS *ks, const void *arg)
         TRY(retire(&ks->head, change->retire));
     if (change->drop != NULL)
         head_drop_slot(&ks->head, change->drop);
+    /* More could be written, but not be read again. */
+    if (ks->head.slot_count > SLOTS_MAX)
+        return fail(TPKS_UNSUPPORTED,
+                    "a keystore has at most %d slots: remove stale and retired ones first "
+                    "(trustpoint-keystore slots, slot remove)",
+                    SLOTS_MAX);
     return TPKS_OK;
 }
 
@@ -147,6 +235,27 @@ static void give_id(const new_slot *made, unsigned char id[TPKS_ID_SIZE])
 
 /* ---- HSM slots ---- */
 
+/*
+ * No KEK came of the plan. Its row goes again, so that tries that fail do not pile up, if the token
+ * shows several times over that it has none; else the row stays, and names what may be there.
+ */
+static tpks_result give_up(TPKS *ks, HSM *hsm, const new_slot *planned, tpks_result why)
+{
+    char text[1024];
+    slot_change change = {.drop = planned->slot.id, .only_planned = true};
+
+    OPENSSL_strlcpy(text, tpks_error_text(), sizeof(text));
+    /* Its halves too, if it was of RSA; but never a key that was there before. */
+    tpks_result left = why == TPKS_EXISTS ? why : hsm_destroy_kek(hsm, planned->slot.cka_id.data);
+    if (left == TPKS_OK)
+        left = TPKS_KEK_MISSING;
+    for (int i = 0; i < LOOKS && left == TPKS_KEK_MISSING; i++)
+        left = hsm_find_kek(hsm, planned->slot.cka_id.data);
+    if (left != TPKS_KEK_MISSING || change_slots(ks, &change, "slot-given-up") != TPKS_OK)
+        tpks_log(ks, "slot-left-planned", "", why);
+    return fail(why, "%s", text);
+}
+
 tpks_result keystore_add_hsm_slot(TPKS *ks, unsigned char id[TPKS_ID_SIZE])
 {
     SECRET *dek = NULL;
@@ -158,7 +267,9 @@ tpks_result keystore_add_hsm_slot(TPKS *ks, unsigned char id[TPKS_ID_SIZE])
     TRY(keystore_hsm_open(ks, true, &hsm));
     TRY(slot_plan_hsm(ks->libctx, &ks->head, hsm, &made));
     TRY(change_slots(ks, &change, "slot-planned"));
-    TRY(slot_fill_hsm(&ks->head, hsm, dek, &made));
+    tpks_result result = slot_fill_hsm(&ks->head, hsm, dek, &made);
+    if (result != TPKS_OK)
+        return give_up(ks, hsm, &made, result);
     change.without_wrap = false;
     TRY(change_slots(ks, &change, "slot-added"));
     give_id(&made, id);
@@ -198,17 +309,6 @@ tpks_result tpks_rotate_kek(TPKS *ks, unsigned char id[TPKS_ID_SIZE])
 
 /* ---- passwords and recovery keys ---- */
 
-static tpks_result start_way_back(TPKS *ks, TPKS **owner, TPKS_SECRET **dek)
-{
-    TRY(start(ks, owner, dek));
-    if (head_ways_back(&(*owner)->head) >= WAYS_BACK_MAX)
-        return fail(TPKS_UNSUPPORTED,
-                    "a keystore has at most %d password and recovery slots: remove "
-                    "one first",
-                    WAYS_BACK_MAX);
-    return TPKS_OK;
-}
-
 tpks_result tpks_slot_add_password(TPKS *ks, const TPKS_SECRET *password, tpks_kdf_cost cost,
                                    unsigned char id[TPKS_ID_SIZE])
 {
@@ -219,8 +319,9 @@ tpks_result tpks_slot_add_password(TPKS *ks, const TPKS_SECRET *password, tpks_k
     slot_change change = {.put = &made};
 
     TRY(tpks_password_check(password));
-    TRY(start_way_back(ks, &owner, &dek));
+    TRY(start(ks, &owner, &dek));
     TRY(slot_make_password(ks->libctx, &owner->head, password, cost, dek, &made));
+    TRY(slot_prove_secret(ks->libctx, &owner->head, &made, password));
     TRY(change_slots(owner, &change, "slot-added"));
     give_id(&made, id);
     return TPKS_OK;
@@ -236,10 +337,13 @@ tpks_result tpks_slot_add_recovery(TPKS *ks, TPKS_SECRET **recovery_key,
     NEW_SLOT made = {0};
     slot_change change = {.put = &made};
 
-    TRY(start_way_back(ks, &owner, &dek));
+    TRY(start(ks, &owner, &dek));
     TRY(slot_make_recovery(ks->libctx, &owner->head, dek, &made, &text));
+    TRY(slot_prove_secret(ks->libctx, &owner->head, &made, text));
     TRY(change_slots(owner, &change, "slot-added"));
     give_id(&made, id);
+    memcpy(ks->added, made.slot.id, TPKS_ID_SIZE);
+    ks->has_added = true;
     *recovery_key = text;
     text = NULL;
     return TPKS_OK;
@@ -264,30 +368,13 @@ tpks_result tpks_password_change(TPKS *ks, const unsigned char old[TPKS_ID_SIZE]
         return fail(TPKS_NOT_FOUND,
                     "there is no such password slot: see trustpoint-keystore slots");
     TRY(slot_make_password(ks->libctx, &owner->head, password, cost, dek, &made));
+    TRY(slot_prove_secret(ks->libctx, &owner->head, &made, password));
     TRY(change_slots(owner, &change, "password-changed"));
     give_id(&made, id);
     return TPKS_OK;
 }
 
 /* ---- removal ---- */
-
-/* Would anything still open the DEK when every HSM is gone? */
-static tpks_result check_removable(const TPKS *ks, const slot_row *slot)
-{
-    size_t active = 0;
-
-    for (size_t i = 0; i < ks->head.slot_count; i++)
-        active += ks->head.slots[i].state == SLOT_ACTIVE;
-    if (slot->kind == SLOT_SOFTWARE)
-        return fail(TPKS_UNSUPPORTED, "the slot of a software keystore can't be removed");
-    if (slot_is_way_back(slot) && head_ways_back(&ks->head) == 1)
-        return fail(TPKS_NOT_PERMITTED,
-                    "this is the last password or recovery key: add another one "
-                    "first, or every key is lost with the HSM");
-    if (slot->state == SLOT_ACTIVE && active == 1)
-        return fail(TPKS_NOT_PERMITTED, "this is the last slot: without it every key is lost");
-    return TPKS_OK;
-}
 
 static tpks_result destroy_kek_of(TPKS *ks, const char *serial,
                                   const unsigned char cka_id[CKA_ID_SIZE])
@@ -315,13 +402,33 @@ static tpks_result remove_beside(TPKS *ks, const unsigned char id[TPKS_ID_SIZE])
         return fail(TPKS_NOT_PERMITTED, "this slot is Trustpoint's own: it is not removed here");
     if (slot == NULL)
         return fail(TPKS_NOT_FOUND, "there is no such slot: see trustpoint-keystore slots");
-    if (head_ways_back(&side->head) + head_ways_back(&ks->head) == 1)
-        return fail(TPKS_NOT_PERMITTED,
-                    "this is the last password or recovery key: add another one first, or every "
-                    "key is lost with the HSM");
     TRY(tpks_unlock(ks));
     TRY(sidecar_for_change(ks, &side));
-    return change_slots(side, &(slot_change){.drop = id}, "slot-removed");
+    if (head_slot(&side->head, id) == NULL && ks->aside != NULL)
+        return fail(TPKS_NOT_FOUND,
+                    "nothing was removed: the slots beside this database opened nothing any more, "
+                    "or were damaged; they are all kept in %s, and none is left here",
+                    ks->aside);
+    return change_slots(side, &(slot_change){.drop = id, .beside = &ks->head}, "slot-removed");
+}
+
+tpks_result tpks_slot_take_back(TPKS *ks)
+{
+    CRYPTO_SCOPE;
+    TPKS *owner = ks;
+    slot_change change = {.drop = ks->added, .unclaimed = true};
+
+    TRY(keystore_check_access(ks));
+    if (!ks->has_added)
+        return fail(TPKS_NOT_FOUND, "no recovery key was added that could be taken back");
+    TRY(tpks_unlock(ks));
+    if (ks->schema->read_only != NULL) {
+        TRY(sidecar_for_change(ks, &owner));
+        change.beside = &ks->head;
+    }
+    TRY(change_slots(owner, &change, "slot-removed"));
+    ks->has_added = false;
+    return TPKS_OK;
 }
 
 tpks_result tpks_slot_remove(TPKS *ks, const unsigned char id[TPKS_ID_SIZE], bool destroy_key)
@@ -338,7 +445,6 @@ tpks_result tpks_slot_remove(TPKS *ks, const unsigned char id[TPKS_ID_SIZE], boo
     const slot_row *slot = head_slot(&ks->head, gone);
     if (slot == NULL)
         return fail(TPKS_NOT_FOUND, "there is no such slot: see trustpoint-keystore slots");
-    TRY(check_removable(ks, slot));
     if (!slot_is_hsm(slot) || (slot->state == SLOT_RETIRED && !destroy_key))
         return change_slots(ks, &(slot_change){.drop = gone}, "slot-removed");
     memcpy(cka_id, slot->cka_id.data, sizeof(cka_id));

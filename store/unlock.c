@@ -185,35 +185,77 @@ static tpks_result unlock_beside(TPKS *ks, const TPKS_SECRET *secret, tpks_resul
     return accept_dek(ks, slot, dek);
 }
 
+/* Slots that a secret was not tried with: then nobody can say that it is wrong. */
+typedef struct untried {
+    const slot_row *too_large; /* for the memory that there is; NULL: none */
+    bool more;                 /* than are tried: a hostile database must not make them thousands */
+} untried;
+
+static tpks_result sum_up(tpks_result result, slot_kind kind, const untried *left)
+{
+    if (result != TPKS_WRONG_SECRET)
+        return result;
+    if (left->too_large != NULL)
+        return fail(TPKS_NO_MEMORY,
+                    "it opens none of the slots that could be tried, but for another one memory is "
+                    "short: Argon2id needs %u MiB for it: try again where there is as much",
+                    left->too_large->cost.m_kib / 1024);
+    if (left->more)
+        return fail(TPKS_WRONG_SECRET,
+                    "it opens none of the slots of kind %s that were tried; there are more, but "
+                    "only the first %d are: remove those that nobody needs",
+                    slot_kind_name(kind), WAYS_BACK_MAX);
+    return result;
+}
+
+/* One slot; TPKS_OK also says that the keystore is unlocked. */
+static tpks_result try_secret(TPKS *ks, const slot_row *slot, const TPKS_SECRET *secret)
+{
+    DEK *dek = NULL;
+
+    TRY(slot_open_secret(ks->libctx, &ks->head, slot, secret, &dek));
+    TRY(accept_dek(ks, slot, dek));
+    upgrade_note(ks, slot, secret);
+    return TPKS_OK;
+}
+
+/* With each of `kind`, until one opens. */
+static tpks_result try_slots(TPKS *ks, slot_kind kind, const TPKS_SECRET *secret, untried *left)
+{
+    tpks_result result =
+        fail(TPKS_WRONG_SECRET, "the keystore has no active slot of kind %s", slot_kind_name(kind));
+    size_t tries = 0;
+
+    for (size_t i = 0; i < ks->head.slot_count; i++) {
+        const slot_row *slot = &ks->head.slots[i];
+        if (slot->state != SLOT_ACTIVE || slot->kind != kind)
+            continue;
+        left->more = tries++ == WAYS_BACK_MAX;
+        if (left->more)
+            return result;
+        tpks_result tried = try_secret(ks, slot, secret);
+        if (tried == TPKS_NO_MEMORY && kind == SLOT_PASSWORD) {
+            left->too_large = slot;
+            continue;
+        }
+        result = tried;
+        /* That Trustpoint's own envelope is damaged says nothing of the slots beside it. */
+        if (result != TPKS_WRONG_SECRET &&
+            (result != TPKS_TAMPERED || ks->schema->read_only == NULL))
+            return result;
+    }
+    return result;
+}
+
 tpks_result tpks_unlock_with(TPKS *ks, const TPKS_SECRET *secret)
 {
     CRYPTO_SCOPE;
     slot_kind kind = recovery_key_looks_like(secret) ? SLOT_RECOVERY : SLOT_PASSWORD;
-    tpks_result result =
-        fail(TPKS_WRONG_SECRET, "the keystore has no active slot of kind %s", slot_kind_name(kind));
+    untried left = {0};
 
     keystore_lock(ks); /* so that success speaks of this secret */
-    if (head_ways_back(&ks->head) > WAYS_BACK_MAX)
-        return fail(TPKS_TAMPERED,
-                    "the keystore has more than %d password and recovery slots: "
-                    "restore the database from a backup",
-                    WAYS_BACK_MAX);
-    for (size_t i = 0; i < ks->head.slot_count && ks->dek == NULL; i++) {
-        const slot_row *slot = &ks->head.slots[i];
-        DEK *dek = NULL;
-        if (slot->state != SLOT_ACTIVE || slot->kind != kind)
-            continue;
-        result = slot_open_secret(ks->libctx, &ks->head, slot, secret, &dek);
-        if (result == TPKS_OK)
-            result = accept_dek(ks, slot, dek);
-        if (result == TPKS_OK)
-            upgrade_note(ks, slot, secret);
-        /* That Trustpoint's own envelope is damaged says nothing of the slots beside it. */
-        if (result != TPKS_OK && result != TPKS_WRONG_SECRET &&
-            (result != TPKS_TAMPERED || ks->schema->read_only == NULL))
-            return result;
-    }
-    if (ks->dek == NULL && ks->schema->read_only != NULL)
-        return unlock_beside(ks, secret, result);
-    return ks->dek == NULL ? result : TPKS_OK;
+    tpks_result result = try_slots(ks, kind, secret, &left);
+    if ((result == TPKS_WRONG_SECRET || result == TPKS_TAMPERED) && ks->schema->read_only != NULL)
+        result = unlock_beside(ks, secret, result);
+    return sum_up(result, kind, &left);
 }

@@ -62,20 +62,6 @@ static tpks_result put_renewed(TPKS *ks, const void *arg)
     return head_put_slot(&ks->head, &r->made.slot, &r->made.wrap);
 }
 
-/* This may be the only way back: it is opened, with the password, before it is committed. */
-static tpks_result prove_renewed(TPKS *ks, const new_slot *made, const TPKS_SECRET *password)
-{
-    head only = {.wraps = (wrap_row *)&made->wrap, .wrap_count = 1};
-    DEK *dek = NULL;
-
-    memcpy(only.keystore, ks->head.keystore, TPKS_ID_SIZE);
-    memcpy(only.dek, ks->head.dek, TPKS_ID_SIZE);
-    TRY(slot_open_secret(ks->libctx, &only, &made->slot, password, &dek));
-    tpks_result result = head_prove_dek(&ks->head, dek);
-    dek_free(dek);
-    return result;
-}
-
 static tpks_result replace_slots(TPKS *ks, const void *arg)
 {
     (void)arg;
@@ -94,7 +80,7 @@ static tpks_result renew(TPKS *ks)
     memcpy(r.old_salt, slot->salt.data, KDF_SALT_SIZE);
     TRY(keystore_dek_copy(ks, &dek));
     TRY(slot_renew_password(ks->libctx, &ks->head, slot, ks->due_password, &better, dek, &r.made));
-    TRY(prove_renewed(ks, &r.made, ks->due_password));
+    TRY(slot_prove_secret(ks->libctx, &ks->head, &r.made, ks->due_password));
     TRY(keystore_change(ks, put_renewed, replace_slots, &r));
     header_keep(ks);
     return TPKS_OK;

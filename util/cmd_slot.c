@@ -63,7 +63,7 @@ static int add_recovery(APP *app, const slot_options *o)
         return EX_OK;
     }
     /* Nobody has that key: it must not count as a way back. */
-    DO(complain_result(tpks_slot_remove(app->ks, id, false)));
+    DO(complain_result(tpks_slot_take_back(app->ks)));
     say("the recovery slot was taken back");
     return code;
 }

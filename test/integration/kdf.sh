@@ -73,6 +73,22 @@ lose_kek
 costs "a recovery key that was mistyped" 65 0 tpk restore --password-file "$PRIVATE/mistyped"
 ok "restored" tpk restore --password-file "$PASSWORD_FILE"
 
+# ---- what is made is opened once before it is kept ----------------------------------------------
+
+NEXT=$PRIVATE/next
+(umask 077 && echo "another good password" >"$NEXT")
+cheaply() {
+    tpk "$@" --new-password-file "$NEXT" --kdf-memory 8 --kdf-passes 1
+}
+costs "slot add password" 0 2 cheaply slot add password
+costs "password change" 0 2 cheaply password change --slot "$(slot "s['id']")"
+for id in $(tpk slots --json 2>>"$OUT" | python3 -c "import json, sys
+print(*[s['id'] for s in json.load(sys.stdin) if s['kind'] == 'password'])"); do
+    ok "removed" tpk slot remove "$id" --yes
+done
+costs "slot add password" 0 2 tpk slot add password --new-password-file "$PASSWORD_FILE" \
+    --kdf-memory 8 --kdf-passes 1
+
 # ---- without the right to write nobody is asked ------------------------------------------------------
 
 # www-data may read all that a loader needs, and write the locks, but not the database file.

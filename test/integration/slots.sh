@@ -95,6 +95,9 @@ same "none of this changed anything" "$BEFORE" "$(generation)"
 # ---- passwords ------------------------------------------------------------------------------------
 
 fails "a short new password" 65 "12" tpk slot add password --new-password-file "$SHORT" "${CHEAP[@]}"
+secret_file "$PRIVATE/prefixed" "tprk1 is a fine password"
+fails "a password that begins as a recovery key" 65 "recovery key" \
+    tpk slot add password --new-password-file "$PRIVATE/prefixed" "${CHEAP[@]}"
 fails "an absent password file" 66 "" tpk slot add password --new-password-file "$WORK/absent"
 fails "no terminal and no file" 77 "terminal" tpk slot add password
 fails "memory without passes" 64 "belong together" \
@@ -423,6 +426,12 @@ rm "$PRIVATE"/state/*.dek
 fails "its DEK file is gone" 75 "" tpk status
 ok "restore" tpk restore --password-file "$THIRD"
 ok "unlocked" tpk status
+
+forget_keystore
+write_keystore_cnf
+ok "init without a way back" tpk init --software --no-recovery
+fails "the first way back can't be printed" 71 "taken back" into /dev/full tpk slot add recovery
+same "so it is none" 0 "$(count recovery active)"
 
 # ---- nothing there at all ---------------------------------------------------------------------------------
 

@@ -270,6 +270,11 @@ done
 
 # Slots for a DEK that Trustpoint has replaced since: those of any other keystore are such.
 use "$DATA/current-0.6" sqlite
+unprintable() {
+    tpk slot add recovery >/dev/full
+}
+fails "the first recovery key beside it can't be printed" 71 "taken back" unprintable
+same "so there is none" 0 "$(tpk slots --json 2>>"$OUT" | grep -c '"recovery"' || true)"
 recovery_key "$PRIVATE/recovery" || fail "another DEK: slots"
 mkdir -m 0700 "$PRIVATE/other"
 printf '[keystore]\nstore = sqlite:%s/keystore.db\nstate = %s/state\n' "$PRIVATE/other" \
@@ -282,6 +287,10 @@ done
 cp "$PRIVATE/other/slots.db" "$(echo "$PRIVATE"/state/*.slots.db)"
 fails "another DEK: it says that Trustpoint has made a new one" 65 "made a new one" \
     tpk slot test --password-file "$PASSWORD_FILE"
+ID=$(tpk slots --json 2>>"$OUT" | python3 -c "import json, sys
+print(next(s['id'] for s in json.load(sys.stdin) if s['kind'] == 'password'))")
+fails "another DEK: putting slots aside is no removal" 66 "kept in" tpk slot remove "$ID" --yes
+cp "$PRIVATE/other/slots.db" "$(echo "$PRIVATE"/state/*.slots.db)"
 ok "another DEK: adding one puts the old slots aside" tpk slot add password \
     --new-password-file "$PASSWORD_FILE" --kdf-memory 8 --kdf-passes 1
 ok "another DEK: the new slot opens it" tpk slot test --password-file "$PASSWORD_FILE"

@@ -1280,6 +1280,260 @@ START_TEST(a_recovery_key_that_nobody_gets_is_not_made)
 }
 END_TEST
 
+/* ---- two processes change the slots ---- */
+
+static const tpks_kdf_cost cheap = {.t = 1, .m_kib = 8192, .p = 1};
+
+typedef struct slots_of {
+    const char *kind;
+    unsigned char id[64][TPKS_ID_SIZE];
+    size_t count;
+} slots_of;
+
+static tpks_result keep_slot(void *arg, const tpks_slot_info *slot)
+{
+    slots_of *s = arg;
+
+    if (strcmp(slot->kind, s->kind) == 0 && strcmp(slot->state, "active") == 0)
+        memcpy(s->id[s->count++], slot->id, TPKS_ID_SIZE);
+    return TPKS_OK;
+}
+
+/* The active slots of a kind, as they are stored now. */
+static slots_of active_slots(const char *kind)
+{
+    TPKS *ks = open_as(NULL, TPKS_LOAD);
+    slots_of s = {.kind = kind};
+
+    OK(tpks_each_slot(ks, keep_slot, &s));
+    tpks_close(ks);
+    return s;
+}
+
+static void add_recovery(TPKS *ks, unsigned char id[TPKS_ID_SIZE])
+{
+    TPKS_SECRET *key = NULL;
+
+    OK(tpks_slot_add_recovery(ks, &key, id));
+    tpks_secret_free(key);
+}
+
+static void expect_password_opens(const char *text)
+{
+    TPKS *ks = open_as(NULL, TPKS_LOAD);
+    TPKS_SECRET *password = secret(text);
+
+    OK(tpks_unlock_with(ks, password));
+    tpks_secret_free(password);
+    tpks_close(ks);
+}
+
+/* Both know two ways back; the one that is slower must not take the other one away. */
+START_TEST(two_writers_leave_a_way_back)
+{
+    unsigned char recovery[TPKS_ID_SIZE];
+
+    create(NULL);
+    TPKS *a = open_as(NULL, TPKS_WRITE);
+    add_recovery(a, recovery);
+    TPKS *b = open_as(NULL, TPKS_WRITE);
+    slots_of passwords = active_slots("password");
+    OK(tpks_slot_remove(a, recovery, false));
+    FAILS(TPKS_NOT_PERMITTED, tpks_slot_remove(b, passwords.id[0], false));
+    FAILS(TPKS_NOT_FOUND, tpks_slot_remove(b, recovery, false));
+    expect_password_opens(PASSWORD);
+    /* The refusal is no damage: the slower one goes on. */
+    add_recovery(b, recovery);
+    OK(tpks_slot_remove(b, passwords.id[0], false));
+    tpks_close(a);
+    tpks_close(b);
+}
+END_TEST
+
+START_TEST(two_writers_keep_the_limit_of_ways_back)
+{
+    TPKS_SECRET *key = NULL;
+    TPKS_SECRET *password = secret("another good password");
+
+    create(NULL);
+    TPKS *a = open_as(NULL, TPKS_WRITE);
+    for (int i = 0; i < WAYS_BACK_MAX - 2; i++)
+        add_recovery(a, NULL);
+    TPKS *b = open_as(NULL, TPKS_WRITE);
+    add_recovery(a, NULL);
+    FAILS(TPKS_UNSUPPORTED, tpks_slot_add_recovery(b, &key, NULL));
+    ck_assert_ptr_null(key);
+    FAILS(TPKS_UNSUPPORTED, tpks_slot_add_password(b, password, cheap, NULL));
+    expect_password_opens(PASSWORD);
+    /* One for another does not make them more. */
+    OK(tpks_password_change(b, active_slots("password").id[0], password, cheap, NULL));
+    expect_password_opens("another good password");
+    tpks_secret_free(password);
+    tpks_close(a);
+    tpks_close(b);
+}
+END_TEST
+
+START_TEST(two_writers_cannot_both_change_a_password)
+{
+    TPKS_SECRET *first = secret("the first new password");
+    TPKS_SECRET *second = secret("the second new password");
+
+    create(NULL);
+    TPKS *a = open_as(NULL, TPKS_WRITE);
+    TPKS *b = open_as(NULL, TPKS_WRITE);
+    slots_of old = active_slots("password");
+    OK(tpks_password_change(a, old.id[0], first, cheap, NULL));
+    FAILS(TPKS_NOT_FOUND, tpks_password_change(b, old.id[0], second, cheap, NULL));
+    ck_assert_uint_eq(active_slots("password").count, 1);
+    expect_password_opens("the first new password");
+    /* What was removed meanwhile does not come back with another password. */
+    add_recovery(a, NULL);
+    old = active_slots("password");
+    OK(tpks_slot_remove(a, old.id[0], false));
+    FAILS(TPKS_NOT_FOUND, tpks_password_change(b, old.id[0], second, cheap, NULL));
+    ck_assert_uint_eq(active_slots("password").count, 0);
+    tpks_secret_free(first);
+    tpks_secret_free(second);
+    tpks_close(a);
+    tpks_close(b);
+}
+END_TEST
+
+static tpks_result apply_slots(TPKS *ks, const void *arg)
+{
+    (void)arg;
+    return native_replace_slots(&ks->d, &ks->head);
+}
+
+/* More of them than any version of ours adds. */
+static tpks_result put_many(TPKS *ks, const void *arg)
+{
+    new_slot made = *(const new_slot *)arg; /* borrows its parts */
+
+    for (unsigned i = 0; i < WAYS_BACK_MAX + 8; i++) {
+        memset(made.slot.id, 0, TPKS_ID_SIZE);
+        made.slot.id[TPKS_ID_SIZE - 1] = (unsigned char)i;
+        memcpy(made.wrap.slot, made.slot.id, TPKS_ID_SIZE);
+        OK(head_put_slot(&ks->head, &made.slot, &made.wrap));
+    }
+    return TPKS_OK;
+}
+
+START_TEST(too_many_ways_back_lock_nobody_out)
+{
+    TPKS_SECRET *other = secret("another good password");
+    TPKS_SECRET *wrong = secret("incorrect horse battery");
+    TPKS_SECRET *dek = NULL, *key = NULL;
+    new_slot made = {0}, recovery = {0};
+
+    create(NULL);
+    TPKS *ks = open_as(NULL, TPKS_WRITE);
+    OK(tpks_unlock(ks));
+    OK(keystore_dek_copy(ks, &dek));
+    OK(slot_make_recovery(NULL, &ks->head, dek, &recovery, &key));
+    OK(keystore_change(ks, put_many, apply_slots, &recovery));
+    expect_password_opens(PASSWORD);
+    OK(slot_make_password(NULL, &ks->head, other, cheap, dek, &made));
+    OK(keystore_change(ks, put_many, apply_slots, &made));
+    FAILS(TPKS_WRONG_SECRET, tpks_unlock_with(ks, wrong));
+    ck_assert_ptr_nonnull(strstr(tpks_error_text(), "only the first 32"));
+    new_slot_clear(&made);
+    new_slot_clear(&recovery);
+    tpks_secret_free(key);
+    tpks_secret_free(dek);
+    tpks_secret_free(wrong);
+    tpks_secret_free(other);
+    tpks_close(ks);
+}
+END_TEST
+
+/* As many as can be read; they are retired. */
+static tpks_result fill_up(TPKS *ks, const void *arg)
+{
+    new_slot made = *(const new_slot *)arg; /* borrows its parts */
+
+    made.slot.state = SLOT_RETIRED;
+    for (unsigned i = 0; ks->head.slot_count < SLOTS_MAX; i++) {
+        memset(made.slot.id, 0, TPKS_ID_SIZE);
+        made.slot.id[TPKS_ID_SIZE - 2] = (unsigned char)(i >> 8);
+        made.slot.id[TPKS_ID_SIZE - 1] = (unsigned char)i;
+        OK(head_put_slot(&ks->head, &made.slot, NULL));
+    }
+    return TPKS_OK;
+}
+
+START_TEST(a_full_keystore_says_what_to_remove)
+{
+    unsigned char first[TPKS_ID_SIZE] = {0};
+    TPKS_SECRET *dek = NULL, *key = NULL;
+    new_slot made = {0};
+
+    create(NULL);
+    TPKS *ks = open_as(NULL, TPKS_WRITE);
+    OK(tpks_unlock(ks));
+    OK(keystore_dek_copy(ks, &dek));
+    OK(slot_make_recovery(NULL, &ks->head, dek, &made, &key));
+    tpks_secret_free(key);
+    OK(keystore_change(ks, fill_up, apply_slots, &made));
+    FAILS(TPKS_UNSUPPORTED, tpks_slot_add_recovery(ks, &key, NULL));
+    ck_assert_ptr_nonnull(strstr(tpks_error_text(), "stale and retired"));
+    OK(tpks_slot_remove(ks, first, false));
+    add_recovery(ks, NULL);
+    expect_password_opens(PASSWORD);
+    new_slot_clear(&made);
+    tpks_secret_free(dek);
+    tpks_close(ks);
+}
+END_TEST
+
+/* ---- passwords and recovery keys, once more ---- */
+
+/* It would be read as a recovery key whenever it is typed. */
+START_TEST(a_password_is_no_recovery_key)
+{
+    static const char *const texts[] = {"TPRK1 is a fine password", "tprk1-another-password",
+                                        " t-p r K 1 and so on"};
+
+    create(NULL);
+    TPKS *ks = open_as(NULL, TPKS_WRITE);
+    for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
+        TPKS_SECRET *password = secret(texts[i]);
+        FAILS(TPKS_BAD_INPUT, tpks_slot_add_password(ks, password, cheap, NULL));
+        ck_assert_ptr_nonnull(strstr(tpks_error_text(), "recovery key"));
+        FAILS(TPKS_BAD_INPUT,
+              tpks_password_change(ks, active_slots("password").id[0], password, cheap, NULL));
+        tpks_secret_free(password);
+    }
+    ck_assert_uint_eq(active_slots("password").count, 1);
+    tpks_close(ks);
+}
+END_TEST
+
+START_TEST(a_recovery_key_that_nobody_got_is_no_way_back)
+{
+    tpks_options options = {.config = config, .access = TPKS_WRITE};
+    tpks_create_params params = {.software = true, .no_way_back = true};
+    unsigned char id[TPKS_ID_SIZE];
+
+    OK(tpks_create(&options, &params, NULL));
+    TPKS *ks = open_as(NULL, TPKS_WRITE);
+    FAILS(TPKS_NOT_FOUND, tpks_slot_take_back(ks));
+    add_recovery(ks, id);
+    FAILS(TPKS_NOT_PERMITTED, tpks_slot_remove(ks, id, false));
+    OK(tpks_slot_take_back(ks));
+    ck_assert_uint_eq(active_slots("recovery").count, 0);
+    FAILS(TPKS_NOT_FOUND, tpks_slot_take_back(ks));
+    /* Only the handle that added it knows that nobody got it. */
+    add_recovery(ks, id);
+    tpks_close(ks);
+    ks = open_as(NULL, TPKS_WRITE);
+    FAILS(TPKS_NOT_FOUND, tpks_slot_take_back(ks));
+    FAILS(TPKS_NOT_PERMITTED, tpks_slot_remove(ks, id, false));
+    tpks_close(ks);
+}
+END_TEST
+
 /* ---- handles that are kept ---- */
 
 static TPKS_CONFIG *keeping_config_that_allows(const char *names)
@@ -1421,6 +1675,13 @@ int main(void)
     tcase_add_test(tests, attributes_of_a_pkcs8_key_are_kept);
     tcase_add_test(tests, the_opened_key_must_have_the_public_half);
     tcase_add_test(tests, a_recovery_key_that_nobody_gets_is_not_made);
+    tcase_add_test(tests, two_writers_leave_a_way_back);
+    tcase_add_test(tests, two_writers_keep_the_limit_of_ways_back);
+    tcase_add_test(tests, two_writers_cannot_both_change_a_password);
+    tcase_add_test(tests, too_many_ways_back_lock_nobody_out);
+    tcase_add_test(tests, a_full_keystore_says_what_to_remove);
+    tcase_add_test(tests, a_password_is_no_recovery_key);
+    tcase_add_test(tests, a_recovery_key_that_nobody_got_is_no_way_back);
     tcase_add_test(tests, a_reloaded_configuration_counts_by_what_it_says);
     tcase_add_test(tests, a_kept_handle_sees_the_database_of_today);
     tcase_add_test(tests, a_fork_inherits_no_kept_handle);

@@ -4,6 +4,7 @@
  * On a real token (SoftHSM) in a folder of its own. Losing a KEK is done as it happens: the object
  * is destroyed behind our back, or the whole token is made anew.
  */
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include <openssl/evp.h>
@@ -425,6 +426,26 @@ START_TEST(many_processes_ask_once)
 }
 END_TEST
 
+/* The token can't wrap for a while: however often that is tried, nothing of it stays. */
+START_TEST(a_restore_that_fails_leaves_no_slot)
+{
+    char conf[256], less[300];
+
+    snprintf(conf, sizeof(conf), "directories.tokendir = %s/tokens\n", scratch());
+    snprintf(less, sizeof(less), "%sslots.mechanisms = CKM_SHA256\n", conf);
+    lose_kek();
+    write_file("softhsm2.conf", less, strlen(less), 0600);
+    for (int i = 0; i < 3; i++)
+        expect(TPKS_UNSUPPORTED, load_elsewhere());
+    write_file("softhsm2.conf", conf, strlen(conf), 0600);
+    ck_assert_int_eq(slots("hsm-aes", "pending"), 0);
+    ck_assert_int_eq(slots("hsm-aes", "retired"), 0);
+    expect_ok(load_elsewhere());
+    ck_assert_int_eq(slots("hsm-aes", "active"), 1);
+    ck_assert_int_eq(slots("hsm-aes", "retired"), 0);
+}
+END_TEST
+
 /* Another configuration of the same keystore. */
 static TPKS_CONFIG *other_config(const char *token, const char *more)
 {
@@ -499,9 +520,12 @@ START_TEST(who_waits_is_told_who_restores)
     options.no_restore = true;
     expect_ok(tpks_open(&options, &ks));
     pid_t pid = start_holder(ks, &input);
-    expect(TPKS_RESTORE_PENDING, tpks_unlock(ks));
     snprintf(who, sizeof(who), "process %ld (test_restore on host ", (long)pid);
-    expect_text(who);
+    /* However often it asks: who is told takes nothing from the one who restores. */
+    for (int i = 0; i < 2; i++) {
+        expect(TPKS_RESTORE_PENDING, tpks_unlock(ks));
+        expect_text(who);
+    }
     close(input);
     ck_assert_int_eq(waitpid(pid, &status, 0), pid);
     ck_assert_int_eq(status, 0);
@@ -614,6 +638,93 @@ START_TEST(a_second_token_gets_a_slot_of_its_own)
     tpks_close(ks);
     ck_assert_int_eq(slots("hsm-aes", "active"), 2);
     expect_ok(load_elsewhere());
+}
+END_TEST
+
+/* Slots are tried in the order of their ids, which are random: until it lies in the wanted half. */
+static void add_password_in(TPKS *ks, bool first_half, const TPKS_SECRET *secret,
+                            tpks_kdf_cost cost)
+{
+    unsigned char id[TPKS_ID_SIZE];
+
+    for (;;) {
+        expect_ok(tpks_slot_add_password(ks, secret, cost, id));
+        if ((id[0] < 0x80) == first_half)
+            return;
+        expect_ok(tpks_slot_remove(ks, id, false));
+    }
+}
+
+/* From now on this process gets no more than `more` bytes. */
+static void limit_memory(size_t more)
+{
+    FILE *file = fopen("/proc/self/statm", "r");
+    unsigned long pages = 0;
+
+    ck_assert_ptr_nonnull(file);
+    ck_assert_int_eq(fscanf(file, "%lu", &pages), 1);
+    fclose(file);
+    rlim_t size = pages * (rlim_t)sysconf(_SC_PAGESIZE) + more;
+    ck_assert_int_eq(setrlimit(RLIMIT_AS, &(struct rlimit){size, size}), 0);
+}
+
+START_TEST(a_slot_that_does_not_fit_into_memory_hides_no_other)
+{
+    TPKS *ks = open_for(TPKS_WRITE);
+    TPKS_SECRET *of_large = secret_of("the password of the large slot");
+    TPKS_SECRET *of_small = secret_of("the password of the small slot");
+    TPKS_SECRET *wrong = secret_of("not the right password");
+
+    add_password_in(ks, true, of_large, (tpks_kdf_cost){.t = 1, .m_kib = 256 * 1024, .p = 1});
+    add_password_in(ks, false, of_small, (tpks_kdf_cost){.t = 1, .m_kib = 8192, .p = 1});
+    limit_memory((size_t)128 * 1024 * 1024);
+    expect_ok(tpks_unlock_with(ks, of_small));
+    expect(TPKS_NO_MEMORY, tpks_unlock_with(ks, of_large));
+    /* Whether it is a wrong one nobody can say then. */
+    expect(TPKS_NO_MEMORY, tpks_unlock_with(ks, wrong));
+    expect_text("256 MiB");
+    tpks_secret_free(wrong);
+    tpks_secret_free(of_small);
+    tpks_secret_free(of_large);
+    tpks_close(ks);
+}
+END_TEST
+
+/* Two tokens and no way back: of two removals at once, one is refused. */
+START_TEST(two_writers_leave_a_slot)
+{
+    char text[1024], second[512];
+    unsigned char id[2][TPKS_ID_SIZE];
+    TPKS_CONFIG *other = NULL;
+    TPKS *a = NULL, *b = NULL;
+    HSM *hsm = NULL;
+    tpks_create_params params = {.no_way_back = true};
+
+    init_token("second");
+    snprintf(second, sizeof(second),
+             "pkcs11:token=second?module-path=" SOFTHSM "&pin-source=file:%s/pin", scratch());
+    snprintf(text, sizeof(text),
+             "[keystore]\nstore = sqlite:%s/other.db\nstate = %s/other\ntoken = %s\n", scratch(),
+             scratch(), token_uri);
+    expect_ok(tpks_config_load(write_file("other.cnf", text, strlen(text), 0600), &other));
+    tpks_options options = {.config = other, .access = TPKS_WRITE};
+    /* The module looks for new tokens only while nobody uses it. */
+    expect_ok(
+        hsm_open(&(hsm_options){.token_uri = second, .lock_dir = scratch(), .write = true}, &hsm));
+    hsm_close(hsm);
+    expect_ok(tpks_create(&options, &params, NULL));
+    expect_ok(tpks_open(&options, &a));
+    expect_ok(tpks_unlock(a));
+    ck_assert(tpks_unlocked_slot(a, id[0]));
+    expect_ok(tpks_slot_add_hsm(a, second, id[1]));
+    expect_ok(tpks_open(&options, &b));
+    expect_ok(tpks_unlock(b));
+    expect_ok(tpks_slot_remove(a, id[1], false));
+    expect(TPKS_NOT_PERMITTED, tpks_slot_remove(b, id[0], false));
+    expect_text("last slot");
+    tpks_close(a);
+    tpks_close(b);
+    tpks_config_free(other);
 }
 END_TEST
 
@@ -933,6 +1044,7 @@ int main(int argc, char **argv)
     tcase_add_test(tests, a_restore_on_demand_looks_before_it_acts);
     tcase_add_test(tests, a_source_of_the_configuration_spares_the_question);
     tcase_add_test(tests, many_processes_ask_once);
+    tcase_add_test(tests, a_restore_that_fails_leaves_no_slot);
     tcase_add_test(tests, without_a_secret_it_says_where_it_looked);
     tcase_add_test(tests, who_waits_is_told_who_restores);
     tcase_add_test(tests, a_line_of_the_log_stays_one_line);
@@ -940,6 +1052,9 @@ int main(int argc, char **argv)
     tcase_add_test(tests, the_last_way_back_stays);
     tcase_add_test(tests, a_kek_is_rotated_and_its_predecessor_destroyed);
     tcase_add_test(tests, a_second_token_gets_a_slot_of_its_own);
+    tcase_add_test(tests, two_writers_leave_a_slot);
+    if (!ADDRESS_SANITIZER) /* it needs more address space than any limit */
+        tcase_add_test(tests, a_slot_that_does_not_fit_into_memory_hides_no_other);
     tcase_add_test(tests, a_restore_raises_the_cost_of_its_password);
     tcase_add_test(tests, only_a_writer_with_the_password_raises_the_cost);
     tcase_add_test(tests, a_password_that_is_changed_meanwhile_is_not_raised);

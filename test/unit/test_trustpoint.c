@@ -594,6 +594,14 @@ static void shell(const char *command)
     ck_assert_int_eq(system(command), 0);
 }
 
+static void shell_in_state(const char *command)
+{
+    char line[512];
+
+    snprintf(line, sizeof(line), "cd '%s/state' && %s", scratch(), command);
+    shell(line);
+}
+
 /* A copy of a sample, to be changed. */
 static void use_sample(const char *sample)
 {
@@ -789,6 +797,97 @@ START_TEST(a_damaged_envelope)
     tpks_options options = {.config = config};
     expect(TPKS_TAMPERED, tpks_open(&options, &ks));
     expect_text("created_at");
+}
+END_TEST
+
+/* ---- slots beside a database ---- */
+
+static TPKS *open_unlocked(const TPKS_SECRET *secret)
+{
+    tpks_options options = {.config = config, .access = TPKS_WRITE};
+    TPKS *ks = NULL;
+
+    expect_ok(tpks_open(&options, &ks));
+    expect_ok(tpks_unlock_with(ks, secret));
+    return ks;
+}
+
+/* The token is not needed: Trustpoint's own password opens the keystore. */
+static TPKS *open_with_password(void)
+{
+    TPKS_SECRET *password = secret_of(PASSWORD);
+    TPKS *ks = open_unlocked(password);
+
+    tpks_secret_free(password);
+    return ks;
+}
+
+START_TEST(two_writers_leave_a_way_back_beside)
+{
+    TPKS_SECRET *key[2] = {NULL, NULL};
+    unsigned char id[2][TPKS_ID_SIZE];
+
+    use_sample("legacy-0.5-kek-lost");
+    TPKS *ks = open_with_password();
+    for (int i = 0; i < 2; i++)
+        expect_ok(tpks_slot_add_recovery(ks, &key[i], id[i]));
+    tpks_close(ks);
+    sql("UPDATE management_pkcs11token SET bek_encrypted_dek = NULL");
+    TPKS *a = open_unlocked(key[0]), *b = open_unlocked(key[0]);
+    expect_ok(tpks_slot_remove(a, id[1], false));
+    expect(TPKS_NOT_PERMITTED, tpks_slot_remove(b, id[0], false));
+    expect_text("last password or recovery key");
+    expect(TPKS_NOT_FOUND, tpks_slot_remove(b, id[1], false));
+    tpks_close(a);
+    tpks_close(b);
+    tpks_close(open_unlocked(key[0]));
+    tpks_secret_free(key[0]);
+    tpks_secret_free(key[1]);
+}
+END_TEST
+
+START_TEST(a_recovery_key_that_nobody_got_is_no_way_back_beside)
+{
+    TPKS_SECRET *key = NULL;
+    unsigned char id[TPKS_ID_SIZE];
+
+    use_sample("legacy-0.5-kek-lost");
+    TPKS *ks = open_with_password();
+    expect_ok(tpks_slot_add_recovery(ks, &key, id));
+    sql("UPDATE management_pkcs11token SET bek_encrypted_dek = NULL");
+    expect_ok(keystore_reload(ks));
+    expect(TPKS_NOT_PERMITTED, tpks_slot_remove(ks, id, false));
+    expect_ok(tpks_slot_take_back(ks));
+    expect(TPKS_NOT_FOUND, tpks_slot_remove(ks, id, false));
+    tpks_close(ks);
+    tpks_secret_free(key);
+}
+END_TEST
+
+/* What opens another DEK is put aside for a change; that is no removal. */
+START_TEST(slots_of_another_dek_are_not_removed)
+{
+    TPKS_SECRET *key = NULL;
+    unsigned char id[TPKS_ID_SIZE], there[TPKS_ID_SIZE];
+
+    use_sample("legacy-0.5");
+    TPKS *ks = open_with_password();
+    expect_ok(tpks_slot_add_recovery(ks, &key, id));
+    tpks_secret_free(key);
+    tpks_close(ks);
+    shell_in_state("mv *.slots.db kept && rm -f *.anchor");
+    use_sample("legacy-0.5-kek-lost");
+    ks = open_with_password();
+    expect_ok(tpks_slot_add_recovery(ks, &key, there));
+    tpks_secret_free(key);
+    tpks_close(ks);
+    shell_in_state("mv kept *.slots.db && rm -f *.anchor");
+    ks = open_with_password();
+    expect(TPKS_NOT_FOUND, tpks_slot_remove(ks, there, false));
+    expect(TPKS_NOT_FOUND, tpks_slot_remove(ks, id, false));
+    ck_assert_ptr_nonnull(tpks_slots_aside(ks));
+    expect_text(tpks_slots_aside(ks));
+    tpks_close(ks);
 }
 END_TEST
 
@@ -1493,6 +1592,9 @@ int main(void)
     tcase_add_test(databases, salts_and_envelopes_of_the_backup);
     tcase_add_test(databases, the_backup_password_opens_the_keys);
     tcase_add_test(databases, a_damaged_envelope);
+    tcase_add_test(databases, two_writers_leave_a_way_back_beside);
+    tcase_add_test(databases, slots_of_another_dek_are_not_removed);
+    tcase_add_test(databases, a_recovery_key_that_nobody_got_is_no_way_back_beside);
     tcase_add_test(databases, a_dek_is_proven_before_it_is_used);
     tcase_add_test(databases, keys_in_the_clear_prove_nothing);
     tcase_add_test(databases, the_database_names_no_module_that_others_can_write);
