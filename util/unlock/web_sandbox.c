@@ -80,19 +80,24 @@ static const int allowed_calls[] = {
 /* Memory, but none that can be run. */
 static bool allow_memory(scmp_filter_ctx filter, int call)
 {
-    return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 1,
-                            SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0)) == 0;
+    const struct scmp_arg_cmp not_exec = {
+        .arg = 2, .op = SCMP_CMP_MASKED_EQ, .datum_a = PROT_EXEC, .datum_b = 0};
+
+    return seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, call, 1, &not_exec) == 0;
 }
 
 static bool allow_all(scmp_filter_ctx filter)
 {
+    const struct scmp_arg_cmp how_much_is_there = {
+        .arg = 1, .op = SCMP_CMP_EQ, .datum_a = FIONREAD};
+
     for (size_t i = 0; i < sizeof(allowed_calls) / sizeof(*allowed_calls); i++)
         if (seccomp_rule_add(filter, SCMP_ACT_ALLOW, allowed_calls[i], 0) != 0)
             return false;
     return allow_memory(filter, SCMP_SYS(mmap)) && allow_memory(filter, SCMP_SYS(mmap2)) &&
            allow_memory(filter, SCMP_SYS(mprotect)) &&
-           seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
-                            SCMP_A1(SCMP_CMP_EQ, FIONREAD)) == 0;
+           seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, &how_much_is_there) ==
+               0;
 }
 
 /* Libraries take ENOSYS for an older kernel, and do what they want in another way or not at all. */
