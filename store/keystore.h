@@ -300,7 +300,10 @@ typedef struct tpks_create_params {
 /*
  * Makes the database, a DEK and its slots in one transaction, proven by reading back before it
  * is committed. `recovery_key` gets the printable recovery key when one was asked for (caller
- * frees). TPKS_EXISTS if there is a keystore (or any other file) already.
+ * frees). TPKS_EXISTS if there is a keystore (or any other file) already. When the connection to a
+ * server was lost in the last moment, and nothing says whether the keystore is there
+ * (TPKS_DATABASE_UNAVAILABLE), its KEK stays, and `recovery_key` gets the key, too: should the
+ * keystore be there, nothing else will ever show it.
  */
 TPKS_API TPKS_CHECK tpks_result tpks_create(const tpks_options *options,
                                             const tpks_create_params *params,

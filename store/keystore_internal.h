@@ -90,6 +90,9 @@ typedef tpks_result apply_fn(TPKS *ks, const void *arg);
 /* `prepare` may be NULL. The keystore is unlocked. Both may be called several times. */
 TPKS_CHECK tpks_result keystore_change(TPKS *ks, prepare_fn *prepare, apply_fn *apply,
                                        const void *arg);
+/* A connection that was lost at the end of a change does not say how it ended: the database does,
+ * when it can be asked. False: it does not have the change, or gives no answer. */
+bool keystore_is_committed(TPKS *ks);
 /* Was it opened for changes? */
 TPKS_CHECK tpks_result keystore_check_access(const TPKS *ks);
 /* Can its rows be changed as well? */

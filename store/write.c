@@ -88,8 +88,7 @@ static tpks_result start_change(TPKS *ks, prepare_fn *prepare, const void *arg)
     return result;
 }
 
-/* A connection that was lost at the end does not say how it ended: the database does. */
-static bool is_committed(TPKS *ks)
+bool keystore_is_committed(TPKS *ks)
 {
     bool ours = false;
 
@@ -102,7 +101,7 @@ static tpks_result finish_change(TPKS *ks)
     tpks_result result = ks->d.backend->commit(ks->d.db);
     if (!keystore_was_cut_off(ks, result))
         return result;
-    return is_committed(ks) ? TPKS_OK : result;
+    return keystore_is_committed(ks) ? TPKS_OK : result;
 }
 
 /* What a failed statement has left of a change must not be committed with the others. */
