@@ -14,7 +14,9 @@
 #include "keystore_internal.h"
 #include "secret.h"
 
-#define ATTEMPTS 10
+/* An attempt fails only because another change was committed meanwhile: so many writers at once all
+ * have their turn. */
+#define ATTEMPTS 64
 
 tpks_result keystore_check_access(const TPKS *ks)
 {

@@ -773,6 +773,47 @@ START_TEST(many_writers_lose_nothing)
 }
 END_TEST
 
+/* Before each attempt, another writer is faster. */
+typedef struct faster_writer {
+    TPKS *ks;
+    int times;
+} faster_writer;
+
+static tpks_result be_late(TPKS *ks, const void *arg)
+{
+    const faster_writer *faster = arg;
+    static int done; /* each test is a process of its own */
+
+    (void)ks;
+    if (done == faster->times)
+        return TPKS_OK;
+    char name[32];
+    snprintf(name, sizeof(name), "faster %d", done++);
+    add_key(faster->ks, name, "ED25519");
+    return TPKS_OK;
+}
+
+static tpks_result change_nothing(TPKS *ks, const void *arg)
+{
+    (void)ks;
+    (void)arg;
+    return TPKS_OK;
+}
+
+START_TEST(a_writer_waits_for_as_many_as_are_faster)
+{
+    create(NULL);
+    TPKS *slow = open_as(NULL, TPKS_WRITE);
+    faster_writer faster = {open_as(NULL, TPKS_WRITE), 12};
+
+    OK(tpks_unlock(slow));
+    OK(keystore_change(slow, be_late, change_nothing, &faster));
+    ck_assert_uint_eq(slow->head.generation, 1 + 12 + 1);
+    tpks_close(slow);
+    tpks_close(faster.ks);
+}
+END_TEST
+
 START_TEST(a_backup_is_a_whole_keystore)
 {
     keystore_with("web", "EC");
@@ -1406,6 +1447,7 @@ int main(void)
     tcase_add_test(tests, a_replaced_dek_is_noticed);
     tcase_add_test(tests, a_rolled_back_database_is_noticed);
     tcase_add_test(tests, many_writers_lose_nothing);
+    tcase_add_test(tests, a_writer_waits_for_as_many_as_are_faster);
     tcase_add_test(tests, a_backup_is_a_whole_keystore);
     tcase_add_test(tests, a_lost_dek_file_is_a_missing_kek);
     tcase_add_test(tests, what_is_found_is_what_was_asked_for);
