@@ -45,7 +45,8 @@ typedef enum tpks_result {
     TPKS_AMBIGUOUS = 2,             /* several records match; the text lists candidates */
     TPKS_EXISTS = 3,                /* the name (or file) is taken */
     TPKS_KEK_MISSING = 4,           /* token found and logged in, but it has no key of our CKA_ID */
-    TPKS_KEK_FOREIGN = 5,           /* a key of our CKA_ID, but not the one that wrapped the DEK */
+    TPKS_KEK_FOREIGN = 5,           /* a key of our CKA_ID, but not the one that wrapped the DEK; or
+                                       a DEK file that is damaged or another keystore's */
     TPKS_TOKEN_MISSING = 6,         /* the module works, the token is not there */
     TPKS_HSM_UNAVAILABLE = 7,       /* the module or the token does not work; not a key loss */
     TPKS_WRONG_SECRET = 8,          /* wrong password, recovery key or PIN, or none was given */
@@ -271,8 +272,8 @@ TPKS_API void tpks_close(TPKS *ks);
 TPKS_API const char *tpks_schema_name(const TPKS *ks);
 
 /*
- * Gets the DEK from the first slot of this host that works (HSM, or the file of a software
- * keystore), proves it and the header. Functions that need the DEK do this themselves; call it to
+ * Gets the DEK from the first slot of this host that works (the file of a software keystore; where
+ * there is none, the HSM), proves it and the header. Functions that need the DEK do this themselves; call it to
  * find out whether they could.
  */
 TPKS_API TPKS_CHECK tpks_result tpks_unlock(TPKS *ks);
@@ -612,6 +613,7 @@ typedef struct tpks_restore_report {
     char why[1024];    /* what was found, in words; "" when nothing was missing */
     bool restored;
     bool upgraded; /* tpks_upgrade_password() was called and had something to do */
+    bool dek_file; /* what was, or would be, restored is a DEK file, not a KEK on the token */
 } tpks_restore_report;
 
 /*

@@ -117,8 +117,11 @@ TPKS_CHECK tpks_result keystore_open_record(TPKS *ks, const TPKS_RECORD *record,
 
 /* ---- unlock.c ---- */
 
-/* Only what this machine has (HSM or DEK file): never a restore. */
+/* Only what this machine has (DEK file or, where there is none, HSM): never a restore. */
 TPKS_CHECK tpks_result unlock_machine(TPKS *ks);
+/* Is it a DEK file by which this machine unlocks, or would if it were there? A software keystore
+ * may have HSM slots, too: then it is the token's turn where there is no file. */
+bool unlock_is_by_file(const TPKS *ks);
 
 /* ---- upgrade.c: Argon2id of the cost that suits the machine by now ---- */
 

@@ -380,6 +380,13 @@ fails "slot add hsm without a token" 78 "token" tpk slot add hsm
 PIN_FILE=$OTHER_PIN
 rm "$PRIVATE"/state/*.dek
 fails "its DEK file is gone" 75 "" tpk status
+ok "--dry-run" tpk restore --dry-run
+says "it would write the DEK file" "write the DEK file"
+ok "restore" tpk restore --password-file "$THIRD"
+says "it is back" "the DEK file is back"
+ok "unlocked" tpk status
+: >"$(echo "$PRIVATE"/state/*.dek)"
+fails "its DEK file is empty" 65 "trustpoint-keystore restore" tpk status
 ok "restore" tpk restore --password-file "$THIRD"
 ok "unlocked" tpk status
 
