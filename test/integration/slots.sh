@@ -358,6 +358,10 @@ damage
 ok "it brings the slots back" tpk header restore "$KEPT"
 ok "unlocked" tpk status
 
+fails "a header backup that is not there" 66 "no such file" tpk header restore "$WORK/nothing"
+echo "of somebody else" >"$WORK/no.header"
+fails "a file that is none" 65 "no header backup" tpk header restore "$WORK/no.header"
+
 # A header of another keystore.
 mv "$PRIVATE/state" "$PRIVATE/first.state"
 forget_keystore

@@ -906,6 +906,106 @@ START_TEST(a_damaged_dek_file_is_replaced_on_demand)
 }
 END_TEST
 
+/* ---- the copy of the header that is kept ---- */
+
+static void kept_header(char *path, size_t size)
+{
+    char id[2 * TPKS_ID_SIZE + 1];
+    TPKS *ks = open_as(NULL, TPKS_LOAD);
+
+    hex_text(ks->head.keystore, TPKS_ID_SIZE, id);
+    tpks_close(ks);
+    snprintf(path, size, "%s/state/%s.hdr", folder, id);
+}
+
+static uint64_t generation_in(const char *path)
+{
+    sqlite3 *handle = NULL;
+    sqlite3_stmt *statement = NULL;
+
+    ck_assert_int_eq(sqlite3_open_v2(path, &handle, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
+    ck_assert_int_eq(
+        sqlite3_prepare_v2(handle, "SELECT generation FROM tpks_header", -1, &statement, NULL),
+        SQLITE_OK);
+    ck_assert_int_eq(sqlite3_step(statement), SQLITE_ROW);
+    uint64_t generation = (uint64_t)sqlite3_column_int64(statement, 0);
+    sqlite3_finalize(statement);
+    sqlite3_close(handle);
+    return generation;
+}
+
+static void add_recovery(TPKS *ks)
+{
+    TPKS_SECRET *key = NULL;
+
+    OK(tpks_slot_add_recovery(ks, &key, NULL));
+    tpks_secret_free(key);
+}
+
+START_TEST(a_slow_writer_does_not_lower_the_kept_header)
+{
+    char kept[200];
+
+    create(NULL);
+    kept_header(kept, sizeof(kept));
+    TPKS *slow = open_as(NULL, TPKS_WRITE);
+    TPKS *fast = open_as(NULL, TPKS_WRITE);
+    add_recovery(fast);
+    tpks_close(fast);
+    ck_assert_uint_eq(generation_in(kept), 2);
+    header_keep(slow);
+    ck_assert_uint_eq(generation_in(kept), 2);
+    tpks_close(slow);
+    /* A database that was put back on purpose begins a history of its own. */
+    copy_file("a.db", "old.db");
+    TPKS *later = open_as(NULL, TPKS_WRITE);
+    add_recovery(later);
+    add_recovery(later);
+    tpks_close(later);
+    ck_assert_uint_eq(generation_in(kept), 4);
+    copy_file("old.db", "a.db");
+    OK(try_open(TPKS_WRITE, true));
+    TPKS *again = open_as(NULL, TPKS_WRITE);
+    add_recovery(again);
+    tpks_close(again);
+    ck_assert_uint_eq(generation_in(kept), 3);
+}
+END_TEST
+
+/* However many change the slots at once, there is a copy at every moment. */
+START_TEST(the_kept_header_is_never_away)
+{
+    enum { WRITERS = 3, EACH = 4 };
+    pid_t pids[WRITERS];
+    char kept[200];
+    int running = WRITERS;
+    bool away = false;
+
+    create(NULL);
+    kept_header(kept, sizeof(kept));
+    for (int w = 0; w < WRITERS; w++) {
+        pids[w] = fork();
+        if (pids[w] != 0)
+            continue;
+        TPKS *ks = open_as(NULL, TPKS_WRITE);
+        for (int i = 0; i < EACH; i++)
+            add_recovery(ks);
+        tpks_close(ks);
+        _exit(0);
+    }
+    while (running > 0) {
+        int status = 0;
+        away |= access(kept, F_OK) != 0;
+        if (waitpid(-1, &status, WNOHANG) == 0)
+            continue;
+        ck_assert_int_eq(status, 0);
+        running--;
+    }
+    ck_assert(!away);
+    ck_assert_uint_eq(generation_in(kept), 1 + WRITERS * EACH);
+}
+END_TEST
+
 /* ---- selectors and public halves that a database can lie about ---- */
 
 static tpks_result find_by(const tpks_selector *by)
@@ -1519,6 +1619,8 @@ int main(void)
     tcase_add_test(tests, a_backup_is_a_whole_keystore);
     tcase_add_test(tests, a_lost_dek_file_is_a_missing_kek);
     tcase_add_test(tests, a_damaged_dek_file_is_replaced_on_demand);
+    tcase_add_test(tests, a_slow_writer_does_not_lower_the_kept_header);
+    tcase_add_test(tests, the_kept_header_is_never_away);
     tcase_add_test(tests, what_is_found_is_what_was_asked_for);
     tcase_add_test(tests, what_was_tampered_with_is_never_sealed);
     tcase_add_test(tests, another_history_of_the_same_length_is_noticed);

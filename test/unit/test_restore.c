@@ -874,6 +874,32 @@ START_TEST(a_copy_of_the_header_is_kept)
 }
 END_TEST
 
+START_TEST(what_is_no_header_backup_is_called_that)
+{
+    tpks_options options = options_for(TPKS_WRITE);
+    char path[300];
+
+    snprintf(path, sizeof(path), "%s/nothing", scratch());
+    expect(TPKS_NOT_FOUND, tpks_header_restore(&options, path, password));
+    expect_text(path);
+    expect_text("no such file");
+    write_file("text", "not a database at all", 21, 0600);
+    snprintf(path, sizeof(path), "%s/text", scratch());
+    expect(TPKS_NOT_A_KEYSTORE, tpks_header_restore(&options, path, password));
+    expect_text(path);
+    expect_text("no header backup");
+    write_file("empty", "", 0, 0600);
+    snprintf(path, sizeof(path), "%s/empty", scratch());
+    expect(TPKS_NOT_A_KEYSTORE, tpks_header_restore(&options, path, password));
+    expect_text("no header backup");
+    sql_in("other.db", "CREATE TABLE t (n)");
+    snprintf(path, sizeof(path), "%s/other.db", scratch());
+    expect(TPKS_NOT_A_KEYSTORE, tpks_header_restore(&options, path, password));
+    expect_text("no header backup");
+    expect_ok(load_elsewhere());
+}
+END_TEST
+
 /* Another process changes the keystore while somebody types the PIN. */
 static const char *change_meanwhile;
 static int ask_pin(void *arg, tpks_purpose purpose, const char *info, char *buffer, size_t size,
@@ -1011,6 +1037,7 @@ int main(int argc, char **argv)
     tcase_add_test(tests, a_password_that_is_changed_meanwhile_is_not_raised);
     tcase_add_test(tests, a_damaged_header_is_put_back);
     tcase_add_test(tests, a_copy_of_the_header_is_kept);
+    tcase_add_test(tests, what_is_no_header_backup_is_called_that);
     tcase_add_test(tests, a_change_during_a_header_restore_is_noticed);
     tcase_add_test(tests, a_malformed_record_does_not_hide_the_others);
     suite_add_tcase(suite, tests);
