@@ -11,10 +11,11 @@ ENGINE=postgresql
 CHEAP=(--kdf-memory 8 --kdf-passes 1)
 READER=$PRIVATE/reader.cnf
 
-# The other tests on this engine: mostly waiting, so at the same time as this one, in three rows.
+# The other tests on this engine: mostly waiting, so at the same time as this one, in four rows. Most
+# of the time of races goes into making keys: fewer do here.
 LOGS=$WORK/suites
 mkdir "$LOGS"
-ROWS=("restore" "slots token_key json" "command attacks import_trustpoint")
+ROWS=("restore" "slots token_key json" "command attacks import_trustpoint" "races")
 row() {
     local suite
     for suite in "$@"; do
@@ -24,8 +25,8 @@ row() {
 export -f row
 for row in "${ROWS[@]}"; do
     # shellcheck disable=SC2086
-    start "$LOGS/row" env ENGINE=postgresql STAGE="$STAGE" SEED="$SEED" ROOT="$ROOT" LOGS="$LOGS" \
-        bash -c 'row "$@"' - $row
+    start "$LOGS/row" env ENGINE=postgresql KEYS=50 STAGE="$STAGE" SEED="$SEED" ROOT="$ROOT" \
+        LOGS="$LOGS" bash -c 'row "$@"' - $row
     ROW_PIDS+=("$PID")
 done
 
