@@ -273,8 +273,8 @@ TPKS_API const char *tpks_schema_name(const TPKS *ks);
 
 /*
  * Gets the DEK from the first slot of this host that works (the file of a software keystore; where
- * there is none, the HSM), proves it and the header. Functions that need the DEK do this themselves; call it to
- * find out whether they could.
+ * there is none, the HSM), proves it and the header. Functions that need the DEK do this
+ * themselves; call it to find out whether they could.
  */
 TPKS_API TPKS_CHECK tpks_result tpks_unlock(TPKS *ks);
 /* The same with a password or recovery key instead of the HSM. TPKS_WRONG_SECRET. */
