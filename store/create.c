@@ -1,5 +1,6 @@
 /* create.c - a new keystore: DEK, slots and tables in one transaction */
 #include <grp.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -13,7 +14,7 @@
 
 #define LOADERS_GROUP "trustpoint"
 
-/* What has to be undone when the keystore does not come to be. */
+/* What has to be undone when the keystore certainly does not come to be. */
 typedef struct creation {
     TPKS *ks;
     TPKS_SECRET *dek;
@@ -22,14 +23,14 @@ typedef struct creation {
     bool kek_made;
     unsigned char cka_id[CKA_ID_SIZE];
     bool file_made;
-    bool done;
+    bool kept; /* the keystore is there, or nobody knows: nothing that it needs may go */
 } creation;
 
 static void creation_end(creation *c)
 {
-    if (!c->done && c->kek_made && hsm_destroy_kek(c->hsm, c->cka_id) != TPKS_OK)
+    if (!c->kept && c->kek_made && hsm_destroy_kek(c->hsm, c->cka_id) != TPKS_OK)
         tpks_log(c->ks, "orphan-kek", "", TPKS_HSM_UNAVAILABLE);
-    if (!c->done && c->file_made)
+    if (!c->kept && c->file_made)
         slot_undo_software(&c->ks->head, keystore_setting(c->ks, "state"));
     hsm_close(c->hsm);
     tpks_secret_free(c->dek);
@@ -173,6 +174,35 @@ static tpks_result check_rows(const creation *c)
     return head_check_written(&stored, &c->ks->head);
 }
 
+/* Names what is left there, so that it can be removed should the keystore not have come to be. */
+static tpks_result fail_in_doubt(const creation *c, tpks_result result)
+{
+    char id[2 * CKA_ID_SIZE + 1], left[PATH_SIZE + 64];
+
+    hex_text(c->cka_id, CKA_ID_SIZE, id);
+    if (c->file_made)
+        snprintf(left, sizeof(left), "its DEK file in %s", keystore_setting(c->ks, "state"));
+    else
+        snprintf(left, sizeof(left), "its KEK on the token (CKA_ID %s)", id);
+    return fail(result,
+                "%s: the connection was lost while the keystore was being made; it may be there or "
+                "not: look at it (trustpoint-keystore status) before you do it again; %s was left "
+                "where it is",
+                c->ks->d.backend->describe(c->ks->d.db), left);
+}
+
+static tpks_result commit_new(creation *c)
+{
+    TPKS *ks = c->ks;
+    tpks_result result = ks->d.backend->commit(ks->d.db);
+
+    bool cut_off = keystore_was_cut_off(ks, result);
+    c->kept = result == TPKS_OK || cut_off;
+    if (!cut_off)
+        return result;
+    return keystore_is_committed(ks) ? TPKS_OK : fail_in_doubt(c, result);
+}
+
 static tpks_result write_new(creation *c)
 {
     const database *d = &c->ks->d;
@@ -181,8 +211,7 @@ static tpks_result write_new(creation *c)
     TRY(native_create(d));
     TRY(native_insert_head(d, &c->ks->head));
     TRY(check_rows(c));
-    TRY(d->backend->commit(d->db));
-    c->done = true;
+    TRY(commit_new(c));
     anchor_write(c->ks);
     header_keep(c->ks);
     return TPKS_OK;
@@ -223,10 +252,10 @@ tpks_result tpks_create(const tpks_options *options, const tpks_create_params *p
     TRY(make_ways_back(&c, params));
     TRY(keystore_seal_new(c.ks, c.dek));
     TRY(prove_slots(&c, params));
-    TRY(write_new(&c));
-    if (recovery_key != NULL) {
+    tpks_result result = write_new(&c);
+    if (c.kept && recovery_key != NULL) {
         *recovery_key = c.recovery_key;
         c.recovery_key = NULL;
     }
-    return TPKS_OK;
+    return result;
 }

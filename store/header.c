@@ -1,11 +1,14 @@
 /*
  * header.c - a copy of header, DEKs, slots and wraps, for when the database's own are damaged
  *
- * The copy is a keystore without records. One is kept in the state folder, made anew with every
- * change of the slots; it opens with the same passwords and tokens as the keystore did then.
+ * The copy is a keystore without records. The newest is kept in the state folder, made anew with
+ * every change of the slots; it opens with the same passwords and tokens as the keystore did then.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include "backend_load.h"
@@ -34,22 +37,78 @@ tpks_result tpks_header_backup(TPKS *ks, const char *path)
     return backup_head(ks, path);
 }
 
+/* ---- the copy that is kept ---- */
+
+/* Of the copy at `path`; 0: there is none that could be read. */
+static uint64_t kept_generation(const char *path)
+{
+    DATABASE d = {0};
+    __attribute__((cleanup(head_clear))) head kept = {0};
+    char store[PATH_SIZE];
+    const char *location = NULL;
+
+    if (access(path, F_OK) != 0 || backup_store(path, store) != TPKS_OK ||
+        backend_find(store, &d.backend, &location) != TPKS_OK ||
+        d.backend->open(location, TPKS_DB_READ, &d.db) != TPKS_OK ||
+        native_read_head(&d, &kept) != TPKS_OK)
+        return 0;
+    return kept.generation;
+}
+
+/* Has a faster process of this host kept a later one? One that is later than what the anchor knows
+ * is of a history that was given up. */
+static bool overtaken(const TPKS *ks, const char *path)
+{
+    uint64_t kept = kept_generation(path);
+
+    return kept > ks->head.generation && kept <= anchor_generation(ks);
+}
+
+/* At every moment there is a whole copy at `path`. */
+static bool replace_kept(const char *path, const char *next, const char *last)
+{
+    unlink(last);
+    if (link(path, last) != 0 && errno != ENOENT)
+        return false;
+    return rename(next, path) == 0;
+}
+
+static bool keep(const TPKS *ks, const char *path)
+{
+    char next[PATH_SIZE + 8], last[PATH_SIZE + 8];
+
+    snprintf(next, sizeof(next), "%s.new", path);
+    snprintf(last, sizeof(last), "%s.old", path);
+    unlink(next); /* left by a killed process */
+    return backup_head(ks, next) == TPKS_OK && replace_kept(path, next, last);
+}
+
+static void unlock_kept(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd); /* ends the flock(2) with it */
+}
+
+/* One process at a time; a file of its own, which only who may keep the copies can hold. */
+static int lock_kept(const char *path)
+{
+    char lock[PATH_SIZE + 8];
+
+    snprintf(lock, sizeof(lock), "%s.lock", path);
+    int fd = open(lock, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    while (fd >= 0 && flock(fd, LOCK_EX) != 0 && errno == EINTR)
+        continue;
+    return fd;
+}
+
 void header_keep(const TPKS *ks)
 {
-    char id[2 * TPKS_ID_SIZE + 1], path[PATH_SIZE], next[PATH_SIZE + 8], last[PATH_SIZE + 8];
+    char id[2 * TPKS_ID_SIZE + 1], path[PATH_SIZE];
 
     hex_text(ks->head.keystore, TPKS_ID_SIZE, id);
     snprintf(path, sizeof(path), "%s/%s.hdr", keystore_setting(ks, "state"), id);
-    snprintf(next, sizeof(next), "%s.new", path);
-    snprintf(last, sizeof(last), "%s.old", path);
-    unlink(next);
-    if (backup_head(ks, next) != TPKS_OK) {
-        tpks_log(ks, "header-not-kept", "", TPKS_NOT_PERMITTED);
-        return;
-    }
-    if (access(path, F_OK) == 0 && rename(path, last) != 0)
-        tpks_log(ks, "header-not-kept", "", TPKS_NOT_PERMITTED);
-    if (rename(next, path) != 0)
+    __attribute__((cleanup(unlock_kept))) int lock = lock_kept(path);
+    if (lock < 0 || (!overtaken(ks, path) && !keep(ks, path)))
         tpks_log(ks, "header-not-kept", "", TPKS_NOT_PERMITTED);
 }
 
@@ -183,6 +242,26 @@ static tpks_result write_back(TPKS *ks, const replaced *r)
     return result;
 }
 
+static tpks_result read_backup(database *d, const char *location, head *out)
+{
+    TRY(d->backend->open(location, TPKS_DB_READ, &d->db));
+    TRY(native_recognise(d));
+    return native_read_head(d, out);
+}
+
+/* What would be advised for the file that `store` names is no advice here. */
+static tpks_result explain(tpks_result result, const char *path)
+{
+    if (result == TPKS_UNINITIALIZED)
+        return fail(TPKS_NOT_FOUND, "%s: there is no such file", path);
+    if (result == TPKS_NOT_A_KEYSTORE)
+        return fail(result,
+                    "%s is no header backup: name a file that trustpoint-keystore header backup "
+                    "has written, or ID.hdr of the state folder",
+                    path);
+    return result;
+}
+
 /* Takes the backup's database in hand in place of the configured one, locked. */
 static tpks_result open_backup(const tpks_options *options, const char *path, TPKS **out)
 {
@@ -194,9 +273,7 @@ static tpks_result open_backup(const tpks_options *options, const char *path, TP
     TRY(keystore_new(options, &ks));
     *out = ks; /* the caller frees it from here on */
     TRY(backend_find(store, &ks->d.backend, &location));
-    TRY(ks->d.backend->open(location, TPKS_DB_READ, &ks->d.db));
-    TRY(native_recognise(&ks->d));
-    return native_read_head(&ks->d, &ks->head);
+    return explain(read_backup(&ks->d, location, &ks->head), path);
 }
 
 static void free_keystore(TPKS **ks)

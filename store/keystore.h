@@ -45,7 +45,8 @@ typedef enum tpks_result {
     TPKS_AMBIGUOUS = 2,             /* several records match; the text lists candidates */
     TPKS_EXISTS = 3,                /* the name (or file) is taken */
     TPKS_KEK_MISSING = 4,           /* token found and logged in, but it has no key of our CKA_ID */
-    TPKS_KEK_FOREIGN = 5,           /* a key of our CKA_ID, but not the one that wrapped the DEK */
+    TPKS_KEK_FOREIGN = 5,           /* a key of our CKA_ID, but not the one that wrapped the DEK; or
+                                       a DEK file that is damaged or another keystore's */
     TPKS_TOKEN_MISSING = 6,         /* the module works, the token is not there */
     TPKS_HSM_UNAVAILABLE = 7,       /* the module or the token does not work; not a key loss */
     TPKS_WRONG_SECRET = 8,          /* wrong password, recovery key or PIN, or none was given */
@@ -272,9 +273,9 @@ TPKS_API void tpks_close(TPKS *ks);
 TPKS_API const char *tpks_schema_name(const TPKS *ks);
 
 /*
- * Gets the DEK from the first slot of this host that works (HSM, or the file of a software
- * keystore), proves it and the header. Functions that need the DEK do this themselves; call it to
- * find out whether they could.
+ * Gets the DEK from the first slot of this host that works (the file of a software keystore; where
+ * there is none, the HSM), proves it and the header. Functions that need the DEK do this
+ * themselves; call it to find out whether they could.
  */
 TPKS_API TPKS_CHECK tpks_result tpks_unlock(TPKS *ks);
 /* The same with a password or recovery key instead of the HSM. TPKS_WRONG_SECRET. */
@@ -301,7 +302,10 @@ typedef struct tpks_create_params {
 /*
  * Makes the database, a DEK and its slots in one transaction, proven by reading back before it
  * is committed. `recovery_key` gets the printable recovery key when one was asked for (caller
- * frees). TPKS_EXISTS if there is a keystore (or any other file) already.
+ * frees). TPKS_EXISTS if there is a keystore (or any other file) already. When the connection to a
+ * server was lost in the last moment, and nothing says whether the keystore is there
+ * (TPKS_DATABASE_UNAVAILABLE), its KEK stays, and `recovery_key` gets the key, too: should the
+ * keystore be there, nothing else will ever show it.
  */
 TPKS_API TPKS_CHECK tpks_result tpks_create(const tpks_options *options,
                                             const tpks_create_params *params,
@@ -621,6 +625,7 @@ typedef struct tpks_restore_report {
     char why[1024];    /* what was found, in words; "" when nothing was missing */
     bool restored;
     bool upgraded; /* tpks_upgrade_password() was called and had something to do */
+    bool dek_file; /* what was, or would be, restored is a DEK file, not a KEK on the token */
 } tpks_restore_report;
 
 /*

@@ -92,6 +92,9 @@ typedef tpks_result apply_fn(TPKS *ks, const void *arg);
 /* `prepare` may be NULL. The keystore is unlocked. Both may be called several times. */
 TPKS_CHECK tpks_result keystore_change(TPKS *ks, prepare_fn *prepare, apply_fn *apply,
                                        const void *arg);
+/* A connection that was lost at the end of a change does not say how it ended: the database does,
+ * when it can be asked. False: it does not have the change, or gives no answer. */
+bool keystore_is_committed(TPKS *ks);
 /* Was it opened for changes? */
 TPKS_CHECK tpks_result keystore_check_access(const TPKS *ks);
 /* Can its rows be changed as well? */
@@ -116,8 +119,11 @@ TPKS_CHECK tpks_result keystore_open_record(TPKS *ks, const TPKS_RECORD *record,
 
 /* ---- unlock.c ---- */
 
-/* Only what this machine has (HSM or DEK file): never a restore. */
+/* Only what this machine has (DEK file or, where there is none, HSM): never a restore. */
 TPKS_CHECK tpks_result unlock_machine(TPKS *ks);
+/* Is it a DEK file by which this machine unlocks, or would if it were there? A software keystore
+ * may have HSM slots, too: then it is the token's turn where there is no file. */
+bool unlock_is_by_file(const TPKS *ks);
 
 /* ---- upgrade.c: Argon2id of the cost that suits the machine by now ---- */
 

@@ -192,14 +192,18 @@ static tpks_result no_secret(const TPKS *ks, tpks_result state, const search *s)
         return kek_missing(ks, more);
     keystore_describe(ks, who, sizeof(who));
     return fail(state,
-                "%s: the key on the token is not its KEK: run trustpoint-keystore restore, at a "
-                "terminal or with --password-file, and try again%s",
-                who, more);
+                "%s: the %s: run trustpoint-keystore restore, at a terminal or with "
+                "--password-file, and try again%s",
+                who,
+                unlock_is_by_file(ks) ? "DEK file is damaged or another keystore's"
+                                      : "key on the token is not its KEK",
+                more);
 }
 
 /* ---- the restore itself ---- */
 
-/* A foreign KEK may be somebody's mistake: only who asks for a restore gets one then. */
+/* A foreign KEK or DEK file may be somebody's mistake: only who asks for a restore gets one then.
+ */
 static bool restorable(tpks_result state, bool in_load)
 {
     return state == TPKS_KEK_MISSING || (state == TPKS_KEK_FOREIGN && !in_load);
@@ -216,14 +220,6 @@ static tpks_result look(TPKS *ks)
         result = unlock_machine(ks);
     }
     return result;
-}
-
-static bool is_software(const TPKS *ks)
-{
-    for (size_t i = 0; i < ks->head.slot_count; i++)
-        if (ks->head.slots[i].kind == SLOT_SOFTWARE && ks->head.slots[i].state == SLOT_ACTIVE)
-            return true;
-    return false;
 }
 
 static tpks_result restore_trustpoint(TPKS *ks)
@@ -245,7 +241,8 @@ static tpks_result bring_back(TPKS *ks, const TPKS_SECRET *secret)
     TRY(tpks_unlock_with(ks, secret));
     if (ks->schema->rewrap != NULL)
         TRY(restore_trustpoint(ks));
-    else if (is_software(ks))
+    else if (unlock_is_by_file(
+                 ks)) /* where a token is to have it, it is never written in the clear */
         TRY(slot_restore_software(&ks->head, keystore_setting(ks, "state"), dek_bytes(ks->dek)));
     else
         TRY(keystore_add_hsm_slot(ks, NULL));
@@ -318,6 +315,7 @@ static tpks_result restore_open(TPKS *ks, const tpks_restore_params *params, boo
     tpks_result state = look(ks);
     TRY(resume(ks, params->dry_run, &state));
     report->found = state;
+    report->dek_file = unlock_is_by_file(ks);
     if (state != TPKS_OK)
         OPENSSL_strlcpy(report->why, tpks_error_text(), sizeof(report->why));
     if (state == TPKS_OK)

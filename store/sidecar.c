@@ -138,6 +138,7 @@ static tpks_result make(TPKS *ks, const char *path, const TPKS_SECRET *dek)
 
 /* ---- for a change ---- */
 
+/* TPKS_TAMPERED: it opens another DEK, or was changed by someone without it. */
 static tpks_result give_dek(TPKS *side, const TPKS_SECRET *dek)
 {
     TPKS_SECRET *copy = tpks_secret_copy(tpks_secret_data_const(dek), DEK_SIZE);
@@ -214,33 +215,15 @@ const char *tpks_slots_aside(const TPKS *ks)
     return ks->aside;
 }
 
-/* Is it the DEK that the slots beside the database open? */
-static tpks_result check_current(const TPKS *side, const TPKS_SECRET *dek, bool *is)
-{
-    TPKS_SECRET *copy = tpks_secret_copy(tpks_secret_data_const(dek), DEK_SIZE);
-    DEK *candidate = NULL;
-
-    if (copy == NULL)
-        return fail_memory();
-    TRY(dek_from_secret(side->libctx, copy, &candidate));
-    tpks_result result = head_prove_dek(&side->head, candidate);
-    dek_free(candidate);
-    *is = result == TPKS_OK;
-    return result == TPKS_TAMPERED ? TPKS_OK : result;
-}
-
-/* *side stays NULL when a new one is to be made. */
+/* *side, unlocked; it stays NULL when a new one is to be made. */
 static tpks_result get_current(TPKS *ks, const char *path, const TPKS_SECRET *dek, TPKS **side)
 {
-    bool current = false;
     tpks_result result = sidecar_get(ks, side);
 
-    if (result != TPKS_OK && !is_damaged(result))
+    if (result == TPKS_OK && *side != NULL)
+        result = give_dek(*side, dek);
+    if (!is_damaged(result))
         return result;
-    if (*side != NULL)
-        TRY(check_current(*side, dek, &current));
-    if (current || (result == TPKS_OK && *side == NULL))
-        return TPKS_OK;
     *side = NULL;
     return put_aside(ks, path);
 }
@@ -256,11 +239,11 @@ tpks_result sidecar_for_change(TPKS *ks, TPKS **out)
     TRY(keystore_dek_copy(ks, &dek));
     TRY(keystore_make_state_dir(ks));
     TRY(restore_lock_take(ks, TPKS_RESTORE_WAIT, &lock));
-    TRY(get_current(ks, path, dek, &side));
-    if (side == NULL) {
-        TRY(make(ks, path, dek));
-        TRY(sidecar_get(ks, &side));
-    }
+    TRY(get_current(ks, path, dek, out));
+    if (*out != NULL)
+        return TPKS_OK;
+    TRY(make(ks, path, dek));
+    TRY(sidecar_get(ks, &side));
     if (side == NULL)
         return fail(TPKS_DATABASE_UNAVAILABLE, "%s: it was made, and is not there", path);
     TRY(give_dek(side, dek));
@@ -284,7 +267,10 @@ tpks_result sidecar_open_secret(TPKS *side, const TPKS_SECRET *secret, const slo
 {
     SECRET *copy = NULL;
 
-    TRY(tpks_unlock_with(side, secret));
+    tpks_result result = tpks_unlock_with(side, secret);
+    if (result == TPKS_TAMPERED)
+        return explain(result, side->d.backend->describe(side->d.db));
+    TRY(result);
     upgrade_forget(side); /* these slots are not renewed, so the password has done its work */
     *slot = keystore_slot(side);
     TRY(keystore_dek_copy(side, &copy));

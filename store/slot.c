@@ -438,33 +438,74 @@ void slot_undo_software(const head *h, const char *state_dir)
     unlink(path);
 }
 
-tpks_result slot_open_software(OSSL_LIB_CTX *libctx, const head *h, const char *state_dir,
-                               DEK **out)
+bool slot_has_software_file(const head *h, const char *state_dir)
 {
     char path[PATH_SIZE];
-    SECRET *hex = NULL;
-    size_t size = 0;
 
     software_path(h, state_dir, path, sizeof(path));
-    if (access(path, F_OK) != 0 && errno == ENOENT)
-        return fail(TPKS_KEK_MISSING,
-                    "the DEK file %s of this software keystore is not there: copy it from the host "
-                    "that has it, or restore it with a password",
-                    path);
-    TRY(tpks_secret_read_file(path, DEK_HEX_SIZE + 2, &hex));
-    TPKS_SECRET *dek = tpks_secret_new(DEK_SIZE);
+    return access(path, F_OK) == 0 || errno != ENOENT;
+}
+
+static tpks_result fail_dek_file(const char *path, const char *why)
+{
+    return fail(TPKS_KEK_FOREIGN,
+                "the DEK file %s %s: put the right file or database back, or let a password make "
+                "the file anew (trustpoint-keystore restore)",
+                path, why);
+}
+
+/* *out stays NULL when it is not the text of a DEK. */
+static tpks_result parse_dek(const TPKS_SECRET *hex, TPKS_SECRET **out)
+{
+    SECRET *dek = tpks_secret_new(DEK_SIZE);
     SECRET *text = tpks_secret_new(DEK_HEX_SIZE + 1);
-    if (dek == NULL || text == NULL) {
-        tpks_secret_free(dek);
+    size_t size = 0;
+
+    if (dek == NULL || text == NULL)
         return fail_memory();
-    }
     if (tpks_secret_size(hex) == DEK_HEX_SIZE)
         memcpy(tpks_secret_data(text), tpks_secret_data_const(hex), DEK_HEX_SIZE);
     if (!OPENSSL_hexstr2buf_ex(tpks_secret_data(dek), DEK_SIZE, &size,
                                (const char *)tpks_secret_data_const(text), '\0') ||
-        size != DEK_SIZE) {
-        tpks_secret_free(dek);
-        return fail(TPKS_TAMPERED, "the DEK file %s is malformed: restore it from a backup", path);
-    }
-    return dek_from_secret(libctx, dek, out);
+        size != DEK_SIZE)
+        return TPKS_OK;
+    *out = dek;
+    dek = NULL;
+    return TPKS_OK;
+}
+
+/* The DEK in the file, whoever's it is. */
+static tpks_result read_dek_file(OSSL_LIB_CTX *libctx, const char *path, DEK **out)
+{
+    SECRET *hex = NULL;
+    TPKS_SECRET *dek = NULL;
+    tpks_result result = tpks_secret_read_file(path, DEK_HEX_SIZE, &hex);
+
+    if (result == TPKS_BAD_INPUT) /* empty or too long */
+        return fail_dek_file(path, "is malformed");
+    TRY(result);
+    TRY(parse_dek(hex, &dek));
+    return dek == NULL ? fail_dek_file(path, "is malformed") : dek_from_secret(libctx, dek, out);
+}
+
+tpks_result slot_open_software(OSSL_LIB_CTX *libctx, const head *h, const char *state_dir,
+                               DEK **out)
+{
+    char path[PATH_SIZE];
+    DEK *dek = NULL;
+
+    software_path(h, state_dir, path, sizeof(path));
+    if (!slot_has_software_file(h, state_dir))
+        return fail(TPKS_KEK_MISSING,
+                    "the DEK file %s of this software keystore is not there: copy it from the host "
+                    "that has it, or restore it with a password",
+                    path);
+    TRY(read_dek_file(libctx, path, &dek));
+    tpks_result result = head_prove_dek(h, dek);
+    if (result == TPKS_OK)
+        *out = dek;
+    else
+        dek_free(dek);
+    return result == TPKS_TAMPERED ? fail_dek_file(path, "does not hold the DEK of this database")
+                                   : result;
 }

@@ -2,7 +2,7 @@
  * slot.h - the ways to the DEK
  *
  * Each kind makes a slot row with its wrap row from a DEK in memory, and opens them again. What a
- * slot gives is not yet proven: the caller checks it with head_prove_dek().
+ * slot gives is, but for a DEK file, not yet proven: the caller checks it with head_prove_dek().
  */
 #ifndef TRUSTPOINT_SLOT_H
 #define TRUSTPOINT_SLOT_H
@@ -49,6 +49,8 @@ TPKS_CHECK tpks_result slot_make_software(OSSL_LIB_CTX *libctx, const head *h,
 /* Only the file, for the slot that is there already. */
 TPKS_CHECK tpks_result slot_restore_software(const head *h, const char *state_dir,
                                              const TPKS_SECRET *dek);
+/* Is there a file, whatever is in it? Also true where nobody may look. */
+bool slot_has_software_file(const head *h, const char *state_dir);
 /* Removes the DEK's file of a keystore that was never finished. */
 void slot_undo_software(const head *h, const char *state_dir);
 
@@ -64,6 +66,8 @@ TPKS_CHECK tpks_result slot_open_secret(OSSL_LIB_CTX *libctx, const head *h, con
  */
 TPKS_CHECK tpks_result slot_prove_secret(OSSL_LIB_CTX *libctx, const head *h, const new_slot *made,
                                          const TPKS_SECRET *secret);
+/* The only one that is proven here: a file that is damaged or another keystore's is
+ * TPKS_KEK_FOREIGN. TPKS_KEK_MISSING: there is none. */
 TPKS_CHECK tpks_result slot_open_software(OSSL_LIB_CTX *libctx, const head *h,
                                           const char *state_dir, DEK **out);
 

@@ -1017,19 +1017,36 @@ static tpks_result db_has_table(tpks_db *db, const char *table, bool *out)
 
 /* ---- care ------------------------------------------------------------------------------------ */
 
-static tpks_result copy_pages(tpks_db *db, sqlite3 *target)
+/* Only the copy is written: for want of room there, the database itself is not to blame. */
+static bool is_of_copy(int rc)
+{
+    return (rc & 0xff) == SQLITE_FULL || rc == SQLITE_IOERR_WRITE || rc == SQLITE_IOERR_TRUNCATE ||
+           rc == SQLITE_IOERR_FSYNC || rc == SQLITE_IOERR_DIR_FSYNC ||
+           (rc & 0xff) == SQLITE_CANTOPEN;
+}
+
+static tpks_result fail_copy(const tpks_db *db, const char *path, sqlite3 *target, int rc)
+{
+    int number = (rc & 0xff) == SQLITE_FULL ? ENOSPC : sqlite3_system_errno(target);
+
+    if (!is_of_copy(rc))
+        return fail_sqlite(db, target, rc);
+    return fail_system(path, number, true, sqlite3_errmsg(target));
+}
+
+static tpks_result copy_pages(tpks_db *db, const char *path, sqlite3 *target)
 {
     /* In one step: it holds a reader's lock for the whole copy, so it is of one moment. */
     sqlite3_backup *copy = sqlite3_backup_init(target, "main", db->sql, "main");
     int rc, end;
 
     if (copy == NULL)
-        return fail_sqlite(db, target, sqlite3_extended_errcode(target));
+        return fail_copy(db, path, target, sqlite3_extended_errcode(target));
     rc = sqlite3_backup_step(copy, -1);
     end = sqlite3_backup_finish(copy);
     if (rc == SQLITE_DONE && end == SQLITE_OK)
         return TPKS_OK;
-    return fail_sqlite(db, target, rc != SQLITE_DONE ? rc : end);
+    return fail_copy(db, path, target, rc != SQLITE_DONE ? rc : end);
 }
 
 /* `fd` stays open meanwhile: closing it earlier would drop SQLite's locks on the new file. */
@@ -1044,8 +1061,8 @@ static tpks_result write_copy(tpks_db *db, const char *path, int fd)
             rc = sqlite3_exec(target, "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF", NULL, NULL,
                               NULL);
         if (rc != SQLITE_OK)
-            return fail_sqlite(db, target, rc);
-        TRY(copy_pages(db, target));
+            return fail_copy(db, path, target, rc);
+        TRY(copy_pages(db, path, target));
     }
     return fsync(fd) == 0 ? TPKS_OK : fail_system(path, errno, true, "fsync");
 }

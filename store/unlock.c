@@ -141,11 +141,20 @@ static tpks_result unlock_hsm(TPKS *ks)
     return result;
 }
 
+bool unlock_is_by_file(const TPKS *ks)
+{
+    bool has_token = has_slot(ks, true) && keystore_token(ks) != NULL;
+
+    return has_slot(ks, false) &&
+           (!has_token || ks->schema->read_only != NULL ||
+            slot_has_software_file(&ks->head, keystore_setting(ks, "state")));
+}
+
 tpks_result unlock_machine(TPKS *ks)
 {
     if (ks->dek != NULL)
         return TPKS_OK;
-    if (has_slot(ks, false))
+    if (unlock_is_by_file(ks))
         return unlock_software(ks);
     if (has_slot(ks, true))
         return unlock_hsm(ks);

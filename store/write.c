@@ -14,7 +14,9 @@
 #include "keystore_internal.h"
 #include "secret.h"
 
-#define ATTEMPTS 10
+/* An attempt fails only because another change was committed meanwhile: so many writers at once all
+ * have their turn. */
+#define ATTEMPTS 64
 
 tpks_result keystore_check_access(const TPKS *ks)
 {
@@ -88,8 +90,7 @@ static tpks_result start_change(TPKS *ks, prepare_fn *prepare, const void *arg)
     return result;
 }
 
-/* A connection that was lost at the end does not say how it ended: the database does. */
-static bool is_committed(TPKS *ks)
+bool keystore_is_committed(TPKS *ks)
 {
     bool ours = false;
 
@@ -102,7 +103,7 @@ static tpks_result finish_change(TPKS *ks)
     tpks_result result = ks->d.backend->commit(ks->d.db);
     if (!keystore_was_cut_off(ks, result))
         return result;
-    return is_committed(ks) ? TPKS_OK : result;
+    return keystore_is_committed(ks) ? TPKS_OK : result;
 }
 
 /* What a failed statement has left of a change must not be committed with the others. */

@@ -215,6 +215,18 @@ static int check_absent(APP *app)
                     tpks_config_get(app->config, app->keystore, "store"));
 }
 
+/* Where nothing says whether the keystore is there, its recovery key is shown all the same. */
+static int complain_create(tpks_result result, const TPKS_SECRET *recovery_key, bool qr)
+{
+    int code = complain_result(result);
+
+    if (recovery_key == NULL)
+        return code;
+    say("should the keystore be there, this is its recovery key:");
+    DO(recovery_key_print(recovery_key, qr));
+    return code;
+}
+
 static int create(APP *app, const init_options *options, bool wrote_config)
 {
     AUTO(secret) TPKS_SECRET *password = NULL;
@@ -233,7 +245,9 @@ static int create(APP *app, const init_options *options, bool wrote_config)
     DO(kdf_cost_of(options->kdf_memory, options->kdf_passes, &params.cost));
     DO(get_password(app, options, &password));
     params.password = password;
-    DO(complain_result(tpks_create(&open_options, &params, &recovery_key)));
+    tpks_result result = tpks_create(&open_options, &params, &recovery_key);
+    if (result != TPKS_OK)
+        return complain_create(result, recovery_key, options->qr);
     code = hand_out_recovery_key(app, recovery_key, options->qr, &printed);
     report(app, options, password != NULL, printed, wrote_config);
     return code;

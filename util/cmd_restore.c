@@ -49,9 +49,12 @@ static void show_text(const restore_options *o, const tpks_restore_report *repor
         say("%s (%s); a restore would change nothing", report->why,
             tpks_result_name(report->found));
     else if (o->dry_run)
-        say("%s (%s); a restore would ask for the backup password, make a new KEK on the token and "
-            "renew its slot",
-            report->why, tpks_result_name(report->found));
+        say("%s (%s); a restore would ask for the backup password, and %s", report->why,
+            tpks_result_name(report->found),
+            report->dek_file ? "write the DEK file"
+                             : "make a new KEK on the token and renew its slot");
+    else if (report->restored && report->dek_file)
+        say("restored: the DEK file is back; programs that load keys need no password");
     else if (report->restored)
         say("restored: the token has a new KEK; programs that load keys need no password");
 }

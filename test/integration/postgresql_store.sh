@@ -11,11 +11,12 @@ ENGINE=postgresql
 CHEAP=(--kdf-memory 8 --kdf-passes 1)
 READER=$PRIVATE/reader.cnf
 
-# The other tests on this engine: mostly waiting, so at the same time as this one, in rows.
+# The other tests on this engine: mostly waiting, so at the same time as this one, in rows. Most of
+# the time of races goes into making keys: fewer do here.
 LOGS=$WORK/suites
 mkdir "$LOGS"
 ROWS=("restore" "slots token_key json" "command attacks import_trustpoint"
-    "unlock kdf server_config drill")
+    "unlock kdf server_config drill" "races")
 row() {
     local suite
     for suite in "$@"; do
@@ -25,8 +26,8 @@ row() {
 export -f row
 for row in "${ROWS[@]}"; do
     # shellcheck disable=SC2086
-    start "$LOGS/row" env ENGINE=postgresql STAGE="$STAGE" SEED="$SEED" ROOT="$ROOT" LOGS="$LOGS" \
-        bash -c 'row "$@"' - $row
+    start "$LOGS/row" env ENGINE=postgresql KEYS=50 STAGE="$STAGE" SEED="$SEED" ROOT="$ROOT" \
+        LOGS="$LOGS" bash -c 'row "$@"' - $row
     ROW_PIDS+=("$PID")
 done
 
@@ -389,6 +390,68 @@ swept() {
 }
 swept "killed" sendto "signal=KILL"
 swept "cut off" recvfrom "error=ECONNRESET"
+
+echo "-- init, cut off when the server has committed"
+# A commit that waits for a standby that is not there: the server has it, and has not said so.
+hold_commits() {
+    sql postgres "ALTER SYSTEM SET synchronous_standby_names = 'nobody'"
+    sql postgres "SELECT pg_reload_conf()" >>"$OUT"
+    wait_for "commits wait" commits_wait
+}
+commits_wait() {
+    [ "$(sql postgres "SHOW synchronous_standby_names")" = nobody ]
+}
+let_commits_go() {
+    sql postgres "ALTER SYSTEM RESET synchronous_standby_names"
+    sql postgres "SELECT pg_reload_conf()" >>"$OUT"
+}
+is_held() {
+    [ -n "$(sql postgres "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'")" ]
+}
+# cut_off_init NAME OPTION...: its exit code in CODE, what it said in OUT, the key in PRIVATE/NAME.key;
+# with REFUSED=1 the server takes no other connection of this role then.
+cut_off_init() {
+    local name=$1
+    shift
+    sql postgres "CREATE DATABASE $name OWNER keeper"
+    mkdir -m 0700 "$PRIVATE/$name"
+    printf '[keystore]\nstore = postgresql:host=%s dbname=%s user=keeper\ntoken = %s\nstate = %s\n' \
+        "$PG_DIR" "$name" "$TOKEN_URI" "$PRIVATE/$name" >"$PRIVATE/$name.cnf"
+    chmod 0600 "$PRIVATE/$name.cnf"
+    hold_commits
+    start "$PRIVATE/$name.log" "$KEYSTORE_COMMAND" --config "$PRIVATE/$name.cnf" init --recovery "$@"
+    wait_for "$name: the commit waits" is_held
+    [ "${REFUSED:-0}" = 0 ] ||
+        sql postgres "SET synchronous_commit = local; ALTER ROLE keeper NOLOGIN"
+    sql postgres "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'" >>"$OUT"
+    CODE=0
+    wait "$PID" || CODE=$?
+    unset "STARTED[$PID]"
+    let_commits_go
+    sql postgres "ALTER ROLE keeper LOGIN"
+    (umask 077 && grep -o 'TPRK1[-0-9a-z]*' "$PRIVATE/$name.log" >"$PRIVATE/$name.key") || true
+    cp "$PRIVATE/$name.log" "$OUT"
+}
+# as_made NAME: the keystore is there, with all that opens it.
+as_made() {
+    local command
+    for command in status "slot test --password-file $PRIVATE/$1.key" "generate x"; do
+        # shellcheck disable=SC2086
+        ok "$1: ${command%% --*}" "$KEYSTORE_COMMAND" --config "$PRIVATE/$1.cnf" $command
+    done
+}
+for made in hsm soft_file; do
+    options=()
+    [ "$made" = hsm ] || options=(--software)
+    cut_off_init "$made" ${options[@]+"${options[@]}"}
+    same "$made: the keystore is there, so init is done" 0 "$CODE"
+    as_made "$made"
+    REFUSED=1 cut_off_init "${made}_unknown" ${options[@]+"${options[@]}"}
+    same "$made, nobody can tell: an error" 69 "$CODE"
+    says "$made, nobody can tell: that is said" "it may be there or not"
+    says "$made, nobody can tell: what was left is named" "was left where it is"
+    as_made "${made}_unknown"
+done
 
 echo "-- Trustpoint's databases"
 # trustpoint SAMPLE: its rows in a database of ours, and a configuration for each engine and role.

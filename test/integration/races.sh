@@ -6,7 +6,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 STARTS=100
-KEYS=500
+KEYS=${KEYS:-500}
 [ "$FULL" = 0 ] || STARTS=2000
 export STARTS WORK
 

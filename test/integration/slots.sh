@@ -402,6 +402,10 @@ damage
 ok "it brings the slots back" tpk header restore "$KEPT"
 ok "unlocked" tpk status
 
+fails "a header backup that is not there" 66 "no such file" tpk header restore "$WORK/nothing"
+echo "of somebody else" >"$WORK/no.header"
+fails "a file that is none" 65 "no header backup" tpk header restore "$WORK/no.header"
+
 # A header of another keystore.
 mv "$PRIVATE/state" "$PRIVATE/first.state"
 forget_keystore
@@ -424,6 +428,13 @@ fails "slot add hsm without a token" 78 "token" tpk slot add hsm
 PIN_FILE=$OTHER_PIN
 rm "$PRIVATE"/state/*.dek
 fails "its DEK file is gone" 75 "" tpk status
+ok "--dry-run" tpk restore --dry-run
+says "it would write the DEK file" "write the DEK file"
+ok "restore" tpk restore --password-file "$THIRD"
+says "it is back" "the DEK file is back"
+ok "unlocked" tpk status
+: >"$(echo "$PRIVATE"/state/*.dek)"
+fails "its DEK file is empty" 65 "trustpoint-keystore restore" tpk status
 ok "restore" tpk restore --password-file "$THIRD"
 ok "unlocked" tpk status
 

@@ -335,6 +335,21 @@ for size in 0 5000; do
     says_not "$name: and does not say so" "are kept in"
 done
 
+# Its own DEK, but changed by someone without it: the seal tells.
+name="slots beside it with a broken seal"
+use "$DATA/current-0.6" sqlite
+ok "$name: add a password" add_password
+slots=$(echo "$PRIVATE"/state/*.slots.db)
+sqlite3 "$slots" "UPDATE tpks_slot SET label = 'other'"
+cp "$slots" "$PRIVATE/aside"
+fails "$name: slot test names the file" 65 "$slots" tpk slot test --password-file "$PRIVATE/ours"
+says "$name: and what to do" "slot add password"
+says_not "$name: Trustpoint's database is not to blame" "restore the database"
+ok "$name: adding one puts the file aside" add_password
+says "$name: where it is kept is said" "are kept in $slots.old"
+ok "$name: the file is kept" cmp "$slots.old" "$PRIVATE/aside"
+ok "$name: the new one opens it" tpk slot test --password-file "$PRIVATE/ours"
+
 # Trustpoint's own envelope is damaged, and ours is there.
 use "$DATA/legacy-0.5" sqlite
 ok "damaged envelope: add a password" add_password

@@ -728,6 +728,65 @@ START_TEST(two_writers_leave_a_slot)
 }
 END_TEST
 
+/* ---- a software keystore whose host has got an HSM ---- */
+
+static void make_software_keystore_with_an_hsm_slot(void)
+{
+    tpks_options options = options_for(TPKS_WRITE);
+    tpks_create_params params = {.label = "edge",
+                                 .software = true,
+                                 .password = password,
+                                 .cost = {.t = 1, .m_kib = 8192, .p = 1}};
+
+    shell("rm -r %s/keystore.db %s/state", scratch(), scratch());
+    expect_ok(tpks_create(&options, &params, NULL));
+    add_record();
+    TPKS *ks = open_for(TPKS_WRITE);
+    expect_ok(tpks_slot_add_hsm(ks, NULL, NULL));
+    tpks_close(ks);
+}
+
+START_TEST(without_its_dek_file_a_host_uses_its_hsm)
+{
+    tpks_options options = options_for(TPKS_WRITE);
+    tpks_restore_params params = {.secret = password};
+    tpks_restore_report report;
+
+    make_software_keystore_with_an_hsm_slot();
+    shell("rm %s/state/*.dek", scratch());
+    expect_ok(load_elsewhere());
+    ck_assert_int_eq(prompt_count(), 0);
+    /* Its KEK is restored, and the DEK does not come to lie there in the clear. */
+    lose_kek();
+    answer = NULL;
+    expect(TPKS_KEK_MISSING, load_elsewhere());
+    expect_ok(tpks_restore(&options, &params, &report));
+    ck_assert(report.restored && !report.dek_file);
+    shell("test ! -e %s/state/*.dek", scratch());
+    expect_ok(load_elsewhere());
+    ck_assert_int_eq(slots("hsm-aes", "active"), 1);
+    ck_assert_int_eq(slots("hsm-aes", "stale"), 1);
+}
+END_TEST
+
+START_TEST(a_dek_file_that_is_there_stays_the_way_to_the_dek)
+{
+    tpks_options options = options_for(TPKS_WRITE);
+    tpks_restore_params params = {.secret = password};
+    tpks_restore_report report;
+
+    make_software_keystore_with_an_hsm_slot();
+    lose_token();
+    expect_ok(load_elsewhere());
+    shell("f=$(echo %s/state/*.dek) && : >$f", scratch());
+    expect(TPKS_KEK_FOREIGN, load_elsewhere());
+    ck_assert_int_eq(prompt_count(), 0);
+    expect_ok(tpks_restore(&options, &params, &report));
+    ck_assert(report.restored && report.dek_file);
+    expect_ok(load_elsewhere());
+}
+END_TEST
+
 /* ---- the cost of passwords ---- */
 
 /* As if the default of this machine had been lower once: nobody asked for this slot's cost. */
@@ -870,17 +929,22 @@ END_TEST
 
 /* ---- header backup ---- */
 
-static void sql(const char *statements)
+static void sql_in(const char *name, const char *statements)
 {
     char path[300];
     sqlite3 *handle = NULL;
     char *error = NULL;
 
-    snprintf(path, sizeof(path), "%s/keystore.db", scratch());
+    snprintf(path, sizeof(path), "%s/%s", scratch(), name);
     ck_assert_int_eq(sqlite3_open(path, &handle), SQLITE_OK);
     sqlite3_exec(handle, statements, NULL, NULL, &error);
     ck_assert_msg(error == NULL, "%s", error);
     sqlite3_close(handle);
+}
+
+static void sql(const char *statements)
+{
+    sql_in("keystore.db", statements);
 }
 
 START_TEST(a_damaged_header_is_put_back)
@@ -917,6 +981,32 @@ START_TEST(a_copy_of_the_header_is_kept)
     snprintf(copy, sizeof(copy), "%s/kept", scratch());
     sql("DELETE FROM tpks_slot");
     expect_ok(tpks_header_restore(&options, copy, password));
+    expect_ok(load_elsewhere());
+}
+END_TEST
+
+START_TEST(what_is_no_header_backup_is_called_that)
+{
+    tpks_options options = options_for(TPKS_WRITE);
+    char path[300];
+
+    snprintf(path, sizeof(path), "%s/nothing", scratch());
+    expect(TPKS_NOT_FOUND, tpks_header_restore(&options, path, password));
+    expect_text(path);
+    expect_text("no such file");
+    write_file("text", "not a database at all", 21, 0600);
+    snprintf(path, sizeof(path), "%s/text", scratch());
+    expect(TPKS_NOT_A_KEYSTORE, tpks_header_restore(&options, path, password));
+    expect_text(path);
+    expect_text("no header backup");
+    write_file("empty", "", 0, 0600);
+    snprintf(path, sizeof(path), "%s/empty", scratch());
+    expect(TPKS_NOT_A_KEYSTORE, tpks_header_restore(&options, path, password));
+    expect_text("no header backup");
+    sql_in("other.db", "CREATE TABLE t (n)");
+    snprintf(path, sizeof(path), "%s/other.db", scratch());
+    expect(TPKS_NOT_A_KEYSTORE, tpks_header_restore(&options, path, password));
+    expect_text("no header backup");
     expect_ok(load_elsewhere());
 }
 END_TEST
@@ -1055,11 +1145,14 @@ int main(int argc, char **argv)
     tcase_add_test(tests, two_writers_leave_a_slot);
     if (!ADDRESS_SANITIZER) /* it needs more address space than any limit */
         tcase_add_test(tests, a_slot_that_does_not_fit_into_memory_hides_no_other);
+    tcase_add_test(tests, without_its_dek_file_a_host_uses_its_hsm);
+    tcase_add_test(tests, a_dek_file_that_is_there_stays_the_way_to_the_dek);
     tcase_add_test(tests, a_restore_raises_the_cost_of_its_password);
     tcase_add_test(tests, only_a_writer_with_the_password_raises_the_cost);
     tcase_add_test(tests, a_password_that_is_changed_meanwhile_is_not_raised);
     tcase_add_test(tests, a_damaged_header_is_put_back);
     tcase_add_test(tests, a_copy_of_the_header_is_kept);
+    tcase_add_test(tests, what_is_no_header_backup_is_called_that);
     tcase_add_test(tests, a_change_during_a_header_restore_is_noticed);
     tcase_add_test(tests, a_malformed_record_does_not_hide_the_others);
     suite_add_tcase(suite, tests);

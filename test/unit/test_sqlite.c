@@ -805,7 +805,8 @@ START_TEST(test_disk_full_and_io_error)
     ck_ok(be->check(db));
     limit.rlim_cur = 4096;
     ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
-    ck_fails(be->backup(db, other), TPKS_DATABASE_UNAVAILABLE, path);
+    ck_fails(be->backup(db, other), TPKS_DATABASE_UNAVAILABLE, other);
+    ck_assert_ptr_nonnull(strstr(tpks_error_text(), "ulimit -f"));
     ck_assert(!exists(other));
     be->close(db);
 }

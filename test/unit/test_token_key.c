@@ -1151,9 +1151,11 @@ static int keys_labelled(const char *label)
 }
 
 static const char *const foreign_ids[] = {
-    "01", "000102030405060708090a0b0c0d0e0f10111213", /* 20 bytes: a digest */
-    "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
-    "202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f"};
+    "01",
+    "000102030405060708090a0b0c0d0e0f10111213", /* 20 bytes: a digest */
+    ("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+     "202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f"),
+};
 #define FOREIGN_IDS (int)(sizeof(foreign_ids) / sizeof(foreign_ids[0]))
 
 /* Whatever id others gave it; by its label, as Trustpoint's older releases know it. */
