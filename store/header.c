@@ -64,11 +64,11 @@ static bool overtaken(const TPKS *ks, const char *path)
     return kept > ks->head.generation && kept <= anchor_generation(ks);
 }
 
-/* At every moment there is a whole copy at `path`. */
+/* At every moment there is a whole copy at `path`, where the file system has hard links. */
 static bool replace_kept(const char *path, const char *next, const char *last)
 {
     unlink(last);
-    if (link(path, last) != 0 && errno != ENOENT)
+    if (link(path, last) != 0 && errno != ENOENT && rename(path, last) != 0)
         return false;
     return rename(next, path) == 0;
 }
