@@ -225,6 +225,8 @@ says "says what it wrote" "wrote $TLS/web.crt"
 says_not "the stub stays as it is" "wrote $TLS/web.crt.key"
 wait_for "the renewed certificate" serves "$PORT" "$WORK/renewed.pem"
 pass "nginx serves the renewed certificate"
+# A worker of before may take one more connection.
+nginx_settled "$MASTER" "$S/error.log" 1 nginx -c "$S/nginx.conf"
 ok "no mark is left" test ! -e "$TLS/.web.hook-due"
 ok "and again, with nothing to do" config nginx web --dir "$TLS" --hook "$WORK/count"
 same "which runs no hook" 0 "$(runs)"
