@@ -294,6 +294,8 @@ bool connection_is_open(struct hsm_connection *connection);
  */
 CK_RV connection_search(struct hsm_connection *connection, CK_ATTRIBUTE *template, CK_ULONG size,
                         CK_OBJECT_HANDLE *found, CK_ULONG max, CK_ULONG *count);
+/* Destroys all that match, in the same way; that there is nothing is fine. */
+CK_RV connection_destroy(struct hsm_connection *connection, CK_ATTRIBUTE *template, CK_ULONG size);
 uint64_t connection_generation(struct hsm_connection *connection);
 /* A search that finds nothing is believed after one with the module initialised anew; this
  * remembers such a one, and says whether there was one a moment ago. */

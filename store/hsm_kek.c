@@ -178,15 +178,11 @@ tpks_result hsm_find_kek_by_label(HSM *hsm, const char *label)
 static CK_RV destroy_class(struct hsm_connection *connection, CK_OBJECT_CLASS class,
                            const unsigned char *cka_id)
 {
-    CK_OBJECT_HANDLE found[2];
-    CK_ULONG count = 0;
-    CK_RV rv = find_objects(connection, class, cka_id, found, &count);
-    while (rv == CKR_OK && count > 0) {
-        rv = connection->module->functions->C_DestroyObject(connection->session, found[0]);
-        if (rv == CKR_OK)
-            rv = find_objects(connection, class, cka_id, found, &count);
-    }
-    return rv;
+    CK_BBOOL yes = CK_TRUE;
+    CK_ATTRIBUTE template[] = {{CKA_CLASS, &class, sizeof(class)},
+                               {CKA_TOKEN, &yes, sizeof(yes)},
+                               {CKA_ID, (void *)cka_id, CKA_ID_SIZE}};
+    return connection_destroy(connection, template, 3);
 }
 
 void make_durable(void)

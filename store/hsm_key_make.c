@@ -299,8 +299,8 @@ struct destroy_job {
     size_t id_size;
 };
 
-static CK_RV find_half(struct hsm_connection *connection, const struct destroy_job *job,
-                       CK_OBJECT_CLASS class, CK_OBJECT_HANDLE *found, CK_ULONG *count)
+static CK_RV destroy_half(struct hsm_connection *connection, const struct destroy_job *job,
+                          CK_OBJECT_CLASS class)
 {
     CK_KEY_TYPE type = job->type;
     CK_BBOOL yes = CK_TRUE;
@@ -309,22 +309,7 @@ static CK_RV find_half(struct hsm_connection *connection, const struct destroy_j
                                {CKA_KEY_TYPE, &type, sizeof(type)},
                                {CKA_ID, (void *)job->id, job->id_size}};
 
-    return connection_search(connection, template, 4, found, 1, count);
-}
-
-static CK_RV destroy_half(struct hsm_connection *connection, const struct destroy_job *job,
-                          CK_OBJECT_CLASS class)
-{
-    CK_OBJECT_HANDLE found;
-    CK_ULONG count = 0;
-    CK_RV rv = find_half(connection, job, class, &found, &count);
-
-    while (rv == CKR_OK && count > 0) {
-        rv = connection->module->functions->C_DestroyObject(connection->session, found);
-        if (rv == CKR_OK)
-            rv = find_half(connection, job, class, &found, &count);
-    }
-    return rv;
+    return connection_destroy(connection, template, 4);
 }
 
 static CK_RV destroy_run(struct hsm_connection *connection, struct keeper_job *base)

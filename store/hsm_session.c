@@ -255,6 +255,19 @@ CK_RV connection_search(struct hsm_connection *connection, CK_ATTRIBUTE *templat
     return rv;
 }
 
+CK_RV connection_destroy(struct hsm_connection *connection, CK_ATTRIBUTE *template, CK_ULONG size)
+{
+    CK_OBJECT_HANDLE found;
+    CK_ULONG count = 0;
+    CK_RV rv = connection_search(connection, template, size, &found, 1, &count);
+    while (rv == CKR_OK && count > 0) {
+        rv = connection->module->functions->C_DestroyObject(connection->session, found);
+        if (rv == CKR_OK)
+            rv = connection_search(connection, template, size, &found, 1, &count);
+    }
+    return rv;
+}
+
 static void copy_padded(char *out, const unsigned char *in, size_t size)
 {
     size_t length = p11_kit_space_strlen(in, size);
